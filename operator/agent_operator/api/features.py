@@ -1,0 +1,132 @@
+"""What this version of the operator can do of what the API models. Layer: api, pure; imports api.*.
+
+The one idea: a field that is modelled but not built yet is refused with a sentence, never ignored. Every
+field of the specification stands in exactly one of the two tables; a test walks the schema and says which
+one is missing. The change that builds a feature moves its line from UNSUPPORTED to SUPPORTED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from agent_operator.api.root import AgentDeploymentSpec
+
+SUPPORTED = frozenset(
+    {
+        "replicas",
+        "suspend",
+        "model.uri",
+        "model.revision",
+        "model.tokenSecretRef",
+        "model.dtype",
+        "agent.systemPrompt",
+        "runtime.image",
+        "runtime.parameters.maxConcurrency",
+        "runtime.parameters.maxQueuedRequests",
+        "runtime.parameters.maxInputTokens",
+        "runtime.parameters.maxOutputTokens",
+        "runtime.logging.level",
+        "resources.gpu.count",
+        "resources.gpu.resourceName",
+        "resources.requests",
+        "resources.limits",
+        "strategy.progressDeadlineSeconds",
+        "health.startupDeadlineSeconds",
+        "health.stallSeconds",
+        "template",
+    }
+)
+"""Paths below spec that work, each with everything under it."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnsupportedField:
+    """A field of one specification that this version cannot honour."""
+
+    path: str
+    """Field path from the root, for example `spec.agent.tools`."""
+    why: str
+    """One sentence: what is not there."""
+    remedy: str
+    """What to change so that the manifest is accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A line of the table: a path below spec whose feature is not built yet."""
+
+    path: str
+    feature: str
+    """What the user would get, as subject of a sentence in the plural."""
+    remedy: str
+    when: Callable[[Any], bool] | None = None
+    """Whether a value asks for the feature; when None, any value but the schema's default does."""
+
+
+UNSUPPORTED = (
+    Unsupported(
+        "model.uri",
+        "models from s3://",
+        "use hf://, oci:// or pvc://",
+        when=lambda uri: uri is not None and uri.startswith("s3://"),
+    ),
+    Unsupported("model.remote", "remote models", "set model.uri instead"),
+    Unsupported("model.candidates", "several model candidates", "name one model in model.uri"),
+    Unsupported("model.selection", "model selection rules", "remove it and name one model in model.uri"),
+    Unsupported("agent.tools", "tools", "remove it"),
+    Unsupported("agent.decision", "decision policies", "remove it"),
+    Unsupported("agent.limits", "limits of an agent run", "remove it; runtime.parameters bounds requests"),
+    Unsupported("agent.sessions", "sessions", "remove it and send the conversation with each request"),
+    Unsupported("runtime.parameters.maxBatchSize", "batching settings", "remove it; use maxConcurrency"),
+    Unsupported("runtime.parameters.batchWaitMilliseconds", "batching settings", "remove it"),
+    Unsupported("runtime.logging.path", "log files", "remove it and read the logs with kubectl logs"),
+    Unsupported(
+        "resources.gpu.deviceClassName",
+        "devices by dynamic resource allocation",
+        "remove it and name the device plugin's resource in resources.gpu.resourceName",
+    ),
+    Unsupported("resources.gpu.sharing", "shared devices", "use Exclusive"),
+    Unsupported("autoscaling", "automatic changes of replicas", "remove it and set replicas"),
+    Unsupported("strategy.type", "rollouts other than BlueGreen", "use BlueGreen"),
+    Unsupported("strategy.gpuScarcity", "rules for scarce devices", "use Auto"),
+    Unsupported("strategy.prePromotionAnalysis", "tests before promotion", "remove it"),
+    Unsupported("strategy.postPromotionAnalysis", "tests after promotion", "remove it"),
+    Unsupported("strategy.autoPromotionEnabled", "manual promotions", "use true"),
+    Unsupported("strategy.scaleDownDelaySeconds", "delays before the old revision ends", "remove it"),
+    Unsupported("tuning.mode", "tuning runs", "use Disabled"),
+    Unsupported("tuning.objective", "tuning runs", "remove tuning"),
+    Unsupported("tuning.maxTrials", "tuning runs", "remove tuning"),
+    Unsupported("remediation.mode", "automatic repairs", "use Disabled"),
+    Unsupported("access", "rules of who may call", "remove it and use a NetworkPolicy of your own"),
+)
+
+
+def unsupported(spec: AgentDeploymentSpec) -> list[UnsupportedField]:
+    """The fields of `spec` that ask for a feature this version does not have, in the table's order."""
+    found = []
+    for line in UNSUPPORTED:
+        present, value, default = _lookup(spec, line.path)
+        if present and (line.when(value) if line.when else value != default):
+            why = f"{line.feature} are not supported by this version of the operator"
+            found.append(UnsupportedField(f"spec.{line.path}", why, line.remedy))
+    return found
+
+
+def _lookup(spec: BaseModel, path: str) -> tuple[bool, Any, Any]:
+    """Whether the path's parents exist, the value at the path, and the schema's default of that field."""
+    current: Any = spec
+    default: Any = None
+    for name in path.split("."):
+        if current is None:
+            return False, None, None
+        attribute, field = next(
+            (attribute, field)
+            for attribute, field in type(current).model_fields.items()
+            if (field.alias or attribute) == name
+        )
+        current, default = getattr(current, attribute), field.default
+    return True, current, default
