@@ -1,0 +1,71 @@
+"""Which transitions are told as Events. Layer: core, pure; imports api, core.plan and core.reading.
+
+The one idea: an Event is the difference between the status that is stored and the one that will be;
+no difference, no event, so a restart of the operator tells nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent_operator.api import ConditionType, Reason
+from agent_operator.core.diagnosis import RUNTIME_RESTARTED
+from agent_operator.core.diagnosis.text import clean
+from agent_operator.core.plan import Event
+from agent_operator.core.reading import mappings, text
+
+NOTE_LIMIT = 1000
+PROMOTED = "RevisionPromoted"
+STARTED = "RevisionStarted"
+_CALM = frozenset(
+    {Reason.READY, Reason.PROGRESSING, Reason.PARTIALLY_READY, Reason.SUSPENDED, Reason.SCALED_TO_ZERO}
+    | {Reason.PAUSED}
+)
+"""Reasons of Ready that nobody needs to be warned of."""
+
+
+def events(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Event, ...]:
+    """What to tell about the step from one status to the next."""
+    told = [*_revisions(old, new), *_readiness(old, new), *_restarts(old, new)]
+    return tuple(Event(e.type, e.reason, clean(e.note, NOTE_LIMIT)) for e in told)
+
+
+def _revisions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
+    told = []
+    target, serving = text(new, "updateRevision"), text(new, "currentRevision")
+    if target and target != text(old, "updateRevision"):
+        told.append(Event("Normal", STARTED, f"The spec asks for revision {target}"))
+    if serving and text(old, "currentRevision") not in ("", serving):
+        told.append(Event("Normal", PROMOTED, f"Revision {serving} serves now"))
+    return told
+
+
+def _readiness(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
+    before, after = _ready(old), _ready(new)
+    if text(before, "reason") == text(after, "reason") and before.get("status") == after.get("status"):
+        return []
+    reason, message = text(after, "reason"), text(after, "message")
+    if reason not in _CALM:
+        return [Event("Warning", reason, message)] if text(before, "reason") != reason else []
+    if after.get("status") == "False" and before.get("status") == "True" and reason == Reason.PROGRESSING:
+        return [Event("Warning", "NotReady", message)]
+    if reason == Reason.PROGRESSING:
+        return []
+    return [Event("Normal", reason, message)]
+
+
+def _restarts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
+    before, after = _restart(old), _restart(new)
+    if not after or after == before:
+        return []
+    return [Event("Warning", RUNTIME_RESTARTED, after)]
+
+
+def _ready(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next((c for c in mappings(status, "conditions") if c.get("type") == ConditionType.READY), {})
+
+
+def _restart(status: Mapping[str, Any]) -> str:
+    found = (d for d in mappings(status, "diagnoses") if d.get("reason") == RUNTIME_RESTARTED)
+    return text(next(found, {}), "evidence")

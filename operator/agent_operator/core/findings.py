@@ -1,0 +1,105 @@
+"""What is wrong with the revisions that matter. Layer: core, pure; imports core.*.
+
+The one idea: the target is looked at while it is not complete, the serving revision while it is short
+of replicas, and nothing else; pods of superseded revisions explain nothing any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from agent_operator.api import Reason
+from agent_operator.api.names import RUNTIME_CONTAINER, VOLUME_MODEL
+from agent_operator.core import observed
+from agent_operator.core.children.deployment import runtime_image
+from agent_operator.core.diagnosis import (
+    Diagnosis,
+    Subject,
+    diagnose,
+    each_once,
+    recent_restart,
+    refused_children,
+    refused_pods,
+)
+from agent_operator.core.diagnosis.text import clean
+from agent_operator.core.observed import Object, Observed
+from agent_operator.core.reading import condition, mapping, mappings, text
+from agent_operator.core.rollout import RevisionState
+from agent_operator.core.snapshot import ApplyFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Faults, the most important first; a restart that was survived; and when to look again."""
+
+    faults: tuple[Diagnosis, ...]
+    stalled: bool
+    restarted: Diagnosis | None
+    recheck_after: timedelta | None
+
+
+def investigate(
+    seen: Observed,
+    states: tuple[RevisionState, ...],
+    *,
+    target: str,
+    serve: str,
+    wanted: int,
+    blocked: tuple[ApplyFailure, ...],
+    now: datetime,
+) -> Findings:
+    """Look at what matters of a snapshot."""
+    by_name = {state.revision: state for state in states}
+    server, aim = by_name.get(serve), by_name.get(target)
+    other = serve if serve != target and server is not None and server.ready > 0 else None
+    faults = refused_children(blocked)
+    late = False
+    if wanted > 0 and aim is not None and not aim.complete:
+        late = observed.deadline_exceeded(seen.deployments[target])
+        faults += _of_revision(seen, target, other)
+    if wanted > 0 and serve != target and server is not None and server.ready < wanted:
+        faults += _of_revision(seen, serve, None)
+    if late and not faults:
+        faults.append(_too_slow(seen.deployments[target]))
+    restart = recent_restart(seen.pods.get(serve, ()), now)
+    return Findings(
+        faults=each_once(faults),
+        stalled=bool(faults) and (late or faults[0].needs_user),
+        restarted=restart[0] if restart else None,
+        recheck_after=restart[1] if restart else None,
+    )
+
+
+def _of_revision(seen: Observed, name: str, served_by: str | None) -> list[Diagnosis]:
+    live = seen.deployments[name]
+    return [*refused_pods(live), *diagnose(_subject(live, served_by), seen.pods.get(name, ()))]
+
+
+def _subject(live: Object, served_by: str | None) -> Subject:
+    template = mapping(live, "spec", "template")
+    runtime: Object = next(
+        (c for c in mappings(template, "spec", "containers") if c.get("name") == RUNTIME_CONTAINER), {}
+    )
+    volume: Object = next(
+        (v for v in mappings(template, "spec", "volumes") if v.get("name") == VOLUME_MODEL), {}
+    )
+    devices = [(k, v) for k, v in mapping(runtime, "resources", "limits").items() if "/" in k]
+    resource, amount = devices[0] if devices else (None, "0")
+    return Subject(
+        model_image=text(volume, "image", "reference") or None,
+        runtime_image=runtime_image(template),
+        gpu_resource=resource,
+        gpu_count=clean(str(amount), 20),
+        served_by=served_by,
+    )
+
+
+def _too_slow(live: Object) -> Diagnosis:
+    message = clean(text(condition(live, "Progressing"), "message"))
+    return Diagnosis(
+        reason=Reason.PROGRESS_DEADLINE_EXCEEDED,
+        evidence=f"no progress within spec.strategy.progressDeadlineSeconds: {message}",
+        remedy="look at the pods' events and logs; a large model may need a longer "
+        "spec.strategy.progressDeadlineSeconds and spec.health.startupDeadlineSeconds",
+    )

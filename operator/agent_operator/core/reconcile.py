@@ -1,0 +1,158 @@
+"""The product, told top-down. Layer: core, pure; imports api and core.*.
+
+The one idea: from what is seen to what is to be done in one function without effects. It depends on
+nothing but its arguments, so the same snapshot gives the same plan, and carrying a plan out leads to a
+snapshot whose plan is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from agent_operator.api.names import ANNOTATION_PAUSED
+from agent_operator.core import desired, findings, observed, request, revision, rollout, status
+from agent_operator.core.children.metadata import Owner
+from agent_operator.core.conditions import Situation
+from agent_operator.core.events import events
+from agent_operator.core.findings import Findings
+from agent_operator.core.observed import Observed
+from agent_operator.core.plan import Apply, Delete, Plan
+from agent_operator.core.reading import condition, count, mapping, text
+from agent_operator.core.request import Refusal, Request
+from agent_operator.core.revision import Revision
+from agent_operator.core.rollout import Decision, RevisionState
+from agent_operator.core.snapshot import ApplyFailure, Snapshot
+
+Writes = tuple[Apply | Delete, ...]
+
+
+def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
+    """What to do about one AgentDeployment. Total: any object of the right outer shape gives a plan."""
+    agent = snapshot.agent
+    if observed.terminating(agent):
+        return Plan(why="being deleted: the garbage collector removes the children")
+    owner = Owner(*(text(agent, "metadata", field) for field in ("name", "namespace", "uid")))
+    seen = observed.observe(snapshot, owner)
+    asked = request.read(agent)
+    if isinstance(asked, Refusal):
+        return _refused(agent, owner, seen, asked, now)
+
+    target = _target(agent, asked, seen, snapshot.defaults.runtime_image)
+    states = observed.revision_states(seen, _served_last(agent), asked.wanted)
+    decision = rollout.decide(
+        target=target.name, active=seen.active, revisions=states, wanted_replicas=asked.wanted
+    )
+    children = desired.children(owner, asked, target, decision, seen)
+    writes: Writes = (*desired.changes(children, seen), *desired.removals(target, decision, seen))
+    blocked = _still_blocked(snapshot.blocked, children)
+    if paused := text(agent, "metadata", "annotations", ANNOTATION_PAUSED) == "true":
+        decision = Decision(seen.active or "", (), "paused: children are left as they are")
+        writes, blocked = (), ()
+
+    found = findings.investigate(
+        seen, states, target=target.name, serve=decision.serve, wanted=asked.wanted, blocked=blocked, now=now
+    )
+    situation = _situation(asked, target, decision, states, found, paused=paused)
+    report = _report(agent, asked, seen, situation)
+    return _plan(agent, status.build(agent, owner, situation, report, now), writes, found, decision.why)
+
+
+def _refused(agent: Mapping[str, Any], owner: Owner, seen: Observed, refusal: Refusal, now: datetime) -> Plan:
+    """Nothing that runs is touched; the status says what is wrong and what keeps running."""
+    live = seen.deployments.get(seen.active or "")
+    replicas = count(live, "spec", "replicas")
+    situation = Situation(
+        serve=seen.active if live is not None else None,
+        target=None,
+        wanted=replicas,
+        ready=count(live, "status", "readyReplicas"),
+        settled=False,
+        refusal=refusal,
+    )
+    before = mapping(agent, "status")
+    report = status.Report(
+        replicas=replicas,
+        ready_replicas=situation.ready,
+        model=text(before, "model") or None,
+        gpu=text(before, "gpu") or None,
+        current_revision=_served_last(agent),
+        update_revision=text(before, "updateRevision") or None,
+    )
+    return _plan(agent, status.build(agent, owner, situation, report, now), (), None, refusal.reason)
+
+
+def _target(agent: Mapping[str, Any], asked: Request, seen: Observed, default_image: str) -> Revision:
+    """The revision of the newest spec; what serves, then what was last asked for, may lend its image."""
+    preferred = (seen.active, text(agent, "status", "updateRevision"))
+    return revision.choose(asked.spec, default_image, observed.running(seen, preferred))
+
+
+def _served_last(agent: Mapping[str, Any]) -> str | None:
+    return text(agent, "status", "currentRevision") or None
+
+
+def _still_blocked(
+    blocked: tuple[ApplyFailure, ...], children: list[dict[str, Any]]
+) -> tuple[ApplyFailure, ...]:
+    """Refusals of what is still wanted; of what is not wanted any more they mean nothing."""
+    names = {(child["kind"], child["metadata"]["name"]) for child in children}
+    return tuple(failure for failure in blocked if (failure.kind, failure.name) in names)
+
+
+def _situation(
+    asked: Request,
+    target: Revision,
+    decision: Decision,
+    states: tuple[RevisionState, ...],
+    found: Findings,
+    *,
+    paused: bool,
+) -> Situation:
+    by_name = {state.revision: state for state in states}
+    server = by_name.get(decision.serve)
+    ready = server.ready if server else 0
+    arrived = server is not None and (server.complete if asked.wanted else ready == 0)
+    return Situation(
+        serve=decision.serve or None,
+        target=target.name,
+        wanted=asked.wanted,
+        ready=ready,
+        settled=arrived and decision.serve == target.name,
+        paused=paused,
+        suspended=asked.spec.suspend,
+        stalled=found.stalled,
+        faults=found.faults,
+        restarted=found.restarted,
+    )
+
+
+def _report(agent: Mapping[str, Any], asked: Request, seen: Observed, situation: Situation) -> status.Report:
+    live = seen.deployments.get(situation.serve or "")
+    refused = condition(live, "ReplicaFailure").get("status") == "True"
+    last = _served_last(agent)
+    kept = last if last in seen.deployments else None
+    return status.Report(
+        replicas=count(live, "status", "replicas") if refused else asked.wanted,
+        ready_replicas=situation.ready,
+        model=asked.model.display,
+        gpu=str(asked.gpus) if asked.gpus else "-",
+        current_revision=situation.serve if situation.ready > 0 else kept,
+        update_revision=situation.target,
+    )
+
+
+def _plan(
+    agent: Mapping[str, Any], new: dict[str, Any], writes: Writes, found: Findings | None, why: str
+) -> Plan:
+    old = mapping(agent, "status")
+    changed = not status.same_meaning(new, old)
+    recheck = found.recheck_after if found else None
+    return Plan(
+        writes=writes,
+        status=new if changed else None,
+        events=events(old, new) if changed else (),
+        requeue_after=recheck.total_seconds() if recheck else None,
+        why=why,
+    )

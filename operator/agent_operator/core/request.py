@@ -1,0 +1,78 @@
+"""What was asked for, or why it cannot be done. Layer: core, pure; imports api and core.reading.
+
+The one idea: a specification is either understood and possible in this version as a whole, or refused
+as a whole with every field named; nothing is done by halves and nothing is silently ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from agent_operator.api import AgentDeploymentSpec, ModelUri, Reason, parse_model_uri
+from agent_operator.api.features import unsupported
+from agent_operator.core.diagnosis.text import clean
+
+_NAMED = 5
+"""Faults that are told in full; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A specification that can be carried out."""
+
+    spec: AgentDeploymentSpec
+    model: ModelUri
+
+    @property
+    def wanted(self) -> int:
+        """Replicas that shall run now."""
+        return 0 if self.spec.suspend else self.spec.replicas
+
+    @property
+    def gpus(self) -> int:
+        """Devices per replica."""
+        return self.spec.resources.gpu.count if self.spec.resources and self.spec.resources.gpu else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A specification that cannot: reason and message of the condition."""
+
+    reason: Reason
+    message: str
+
+
+def read(agent: Mapping[str, Any]) -> Request | Refusal:
+    """The request in an AgentDeployment."""
+    try:
+        spec = AgentDeploymentSpec.model_validate(agent.get("spec"))
+    except ValidationError as error:
+        return _invalid([f"{_path(e['loc'])}: {e['msg']}" for e in error.errors(include_url=False)])
+    if missing := unsupported(spec):
+        faults = [f"{field.path}: {field.why}; {field.remedy}" for field in missing]
+        return Refusal(Reason.FEATURE_NOT_SUPPORTED, _listed(faults))
+    if spec.model.uri is None:
+        return _invalid(["spec.model: set model.uri"])
+    try:
+        return Request(spec, parse_model_uri(spec.model.uri))
+    except ValueError as error:
+        return _invalid([f"spec.model.uri: {error}"])
+
+
+def _invalid(faults: list[str]) -> Refusal:
+    return Refusal(Reason.INVALID_SPEC, _listed(faults))
+
+
+def _listed(faults: list[str]) -> str:
+    told = " | ".join(clean(fault, 300) for fault in faults[:_NAMED])
+    more = len(faults) - _NAMED
+    return clean(f"{told} | and {more} more" if more > 0 else told, 900)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "spec" + "".join(parts)
