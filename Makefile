@@ -1,0 +1,136 @@
+# Everything a fresh machine needs is installed by the targets themselves, pinned.
+# `make demo` runs the main job, `make test` passes all tests, `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# embedded | kind (needs Docker) | existing (uses $$KUBECONFIG)
+CLUSTER ?= embedded
+REGISTRY ?= 127.0.0.1:5000
+SYSTEM_PYTHON ?= $(shell command -v python3.11 || command -v python3)
+UV_VERSION := 0.13.9
+
+PYTHON := .venv/bin/python
+UV := .local/uv/bin/uv
+CLUSTER_DRIVER := $(SYSTEM_PYTHON) -m local_cluster
+ENGINE := $(if $(filter kind,$(CLUSTER)),docker,buildah)
+
+export PATH := $(CURDIR)/.local/bin:$(PATH)
+export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
+export PYTHONUNBUFFERED := 1
+ifneq ($(CLUSTER),existing)
+export KUBECONFIG := $(CURDIR)/.local/kubeconfig
+endif
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+# ---------------------------------------------------------------- the main job
+.PHONY: demo demo-down
+demo: cluster-up images model ## One manifest, one agent, one answer: on a real cluster
+	@$(SYSTEM_PYTHON) examples/demo.py run
+
+demo-down: ## Remove the demo and stop the cluster
+	@if $(CLUSTER_DRIVER) status --provider $(CLUSTER) --quiet; then $(SYSTEM_PYTHON) examples/demo.py down; fi
+	@$(CLUSTER_DRIVER) down --provider $(CLUSTER)
+
+# ---------------------------------------------------------------- cluster, images, model
+.PHONY: cluster-up cluster-down cluster-status cluster-purge images model install
+cluster-up: ## Start the cluster (built on first use)
+	@$(CLUSTER_DRIVER) up --provider $(CLUSTER)
+
+cluster-down: ## Stop the cluster; nothing stays running, mounted or routed
+	@$(CLUSTER_DRIVER) down --provider $(CLUSTER)
+
+cluster-status: ## What runs, and since when
+	@$(CLUSTER_DRIVER) status --provider $(CLUSTER)
+
+cluster-purge: ## Stop the cluster and delete its caches and images
+	@$(CLUSTER_DRIVER) purge --provider $(CLUSTER)
+
+images: ## Build and push the operator and runtime images
+	@$(SYSTEM_PYTHON) images/build.py --registry $(REGISTRY) --engine $(ENGINE)
+
+model: images ## Train the tiny model in the runtime image and push it as an OCI artefact
+	@$(SYSTEM_PYTHON) images/build.py --registry $(REGISTRY) --engine $(ENGINE) --train examples/models/geography --tag v1
+
+install: ## Install the chart with the images just built
+	@$(SYSTEM_PYTHON) examples/demo.py install
+
+# ---------------------------------------------------------------- development environment
+.PHONY: venv
+venv: .venv/ready ## Create the development environment (.venv)
+
+$(UV):
+	@$(SYSTEM_PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get update -qq && apt-get install -y -qq python3-venv; }
+	@$(SYSTEM_PYTHON) -m venv .local/uv
+	@.local/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/ready: requirements/dev.txt | $(UV)
+	@echo "==> development environment (.venv): $$(grep -c '==' requirements/dev.txt) packages, about 5 GB with torch"
+	@$(UV) venv --quiet --allow-existing --python $(SYSTEM_PYTHON) .venv
+	@$(UV) pip sync --quiet --python $(PYTHON) --require-hashes requirements/dev.txt
+	@touch $@
+
+.PHONY: lock
+lock: | $(UV) ## Resolve the dependencies anew into requirements/
+	@compile="$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header pyproject.toml"; \
+	$$compile --all-extras --group dev --python-version 3.11 -o requirements/dev.txt; \
+	$$compile --extra operator --python-version 3.13 -o requirements/operator.txt; \
+	$$compile --extra runtime --python-version 3.13 -o requirements/runtime.txt
+
+.PHONY: generate
+generate: venv ## Regenerate the CRD, the chart's copy of it and the API reference
+	@$(PYTHON) -m agent_operator.api.crd > .local/crd.yaml && mv .local/crd.yaml crds/agentoperator.dev_agentdeployments.yaml
+	@cp crds/agentoperator.dev_agentdeployments.yaml charts/agent-operator/files/
+	@$(PYTHON) -m agent_operator.api.reference > .local/reference.md && mv .local/reference.md docs/reference/agentdeployment.md
+	@$(PYTHON) charts/readme.py
+
+# ---------------------------------------------------------------- tests
+.PHONY: test lint test-unit test-contract test-e2e test-cluster test-long
+test: ## Everything: lint, unit, property, contract, chart, end to end, cluster life cycle
+	@begin=$$SECONDS; was_up=no; \
+	if $(CLUSTER_DRIVER) status --provider $(CLUSTER) --quiet 2>/dev/null; then was_up=yes; fi; \
+	$(MAKE) --no-print-directory lint test-unit; \
+	$(MAKE) --no-print-directory cluster-up images model install; \
+	$(MAKE) --no-print-directory test-contract test-e2e test-cluster; \
+	if [ $$was_up = no ]; then $(MAKE) --no-print-directory cluster-down; fi; \
+	echo "==> make test: everything passed in $$(( (SECONDS - begin) / 60 ))m$$(( (SECONDS - begin) % 60 ))s"
+
+lint: venv ## Style, types, layering, and drift of generated files
+	@echo "==> lint"
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m ruff format --quiet --check .
+	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports --no-logo
+	@$(PYTHON) -m agent_operator.api.crd --check
+	@$(PYTHON) -m agent_operator.api.reference --check
+	@$(PYTHON) charts/readme.py --check
+	@cmp crds/agentoperator.dev_agentdeployments.yaml charts/agent-operator/files/agentoperator.dev_agentdeployments.yaml
+
+test-unit: venv ## Tests that need no cluster
+	@echo "==> unit, property and model tests"
+	@$(PYTHON) -m pytest tests/unit tests/property tests/model
+
+test-contract: venv ## The API and the chart against the real API server
+	@echo "==> contract and chart tests"
+	@$(PYTHON) -m pytest tests/contract tests/chart
+
+test-e2e: venv ## The whole system on the real node
+	@echo "==> end to end"
+	@$(PYTHON) -m pytest -v tests/e2e
+
+test-cluster: venv ## The embedded cluster's own life cycle (takes it down and up)
+	@if [ $(CLUSTER) = embedded ]; then echo "==> cluster life cycle"; $(PYTHON) -m pytest -v tests/cluster; fi
+
+test-long: venv ## Soaks: not part of make test
+	@$(PYTHON) -m pytest -v -m long tests/long
+
+# ---------------------------------------------------------------- benchmarks
+.PHONY: bench bench-list
+bench: venv ## Run one benchmark: make bench CLAIM=name
+	@$(PYTHON) -m bench run $(CLAIM)
+
+bench-list: venv ## The claims and their goals
+	@$(PYTHON) -m bench list

@@ -1,0 +1,127 @@
+{{- define "agent-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Prefix of every resource name; at most 50 characters, so that suffixes fit. */}}
+{{- define "agent-operator.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- $name := default .Chart.Name .Values.nameOverride }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "agent-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "agent-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{/* Labels of every object, as YAML. The chart's own win over commonLabels: selectors depend on them. */}}
+{{- define "agent-operator.labels" -}}
+{{- $own := include "agent-operator.selectorLabels" . | fromYaml }}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
+{{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion }}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service }}
+{{- toYaml (merge $own (default dict .Values.commonLabels)) }}
+{{- end }}
+
+{{/* Labels of the operator's pods: no chart version, so a new chart alone restarts nothing. */}}
+{{- define "agent-operator.podLabels" -}}
+{{- $own := include "agent-operator.selectorLabels" . | fromYaml }}
+{{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion }}
+{{- toYaml (merge $own (default dict .Values.podLabels) (default dict .Values.commonLabels)) }}
+{{- end }}
+
+{{- define "agent-operator.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "agent-operator.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{/* registry/repository:tag or registry/repository@digest. Call with (dict "image" … "root" $). */}}
+{{- define "agent-operator.image" -}}
+{{- $registry := default .image.registry .root.Values.global.imageRegistry }}
+{{- $name := ternary .image.repository (printf "%s/%s" $registry .image.repository) (empty $registry) }}
+{{- if .image.digest }}
+{{- printf "%s@%s" $name .image.digest }}
+{{- else }}
+{{- printf "%s:%s" $name (default .root.Chart.AppVersion .image.tag) }}
+{{- end }}
+{{- end }}
+
+{{/* The operator's pull secrets as a YAML list, empty when there are none. */}}
+{{- define "agent-operator.imagePullSecrets" -}}
+{{- with concat (default list .Values.global.imagePullSecrets) (default list .Values.imagePullSecrets) | uniq }}
+{{- toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* What the restricted Pod Security Standard asks of a pod. */}}
+{{- define "agent-operator.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{/* What the restricted Pod Security Standard asks of a container, and a read-only root beyond it. */}}
+{{- define "agent-operator.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{/*
+The operator's permissions on what it manages; ClusterRole and Roles share them. Secrets are not
+among them: pods refer to them, the kubelet reads them.
+*/}}
+{{- define "agent-operator.rules" -}}
+- apiGroups: [agentoperator.dev]
+  resources: [agentdeployments]
+  verbs: [get, list, watch]
+- apiGroups: [agentoperator.dev]
+  resources: [agentdeployments/status]
+  verbs: [patch]
+# Children carry an owner reference that blocks the owner's deletion: the API server asks for this.
+- apiGroups: [agentoperator.dev]
+  resources: [agentdeployments/finalizers]
+  verbs: [update]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services, configmaps, serviceaccounts]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create]
+{{- end }}
+
+{{/* Combinations of values that the schema cannot explain well. */}}
+{{- define "agent-operator.validate" -}}
+{{- if and (not .Values.leaderElection.enabled) (gt (int .Values.replicaCount) 1) }}
+{{- fail (printf "replicaCount is %d while leaderElection.enabled is false: several operators would write the same objects. Set leaderElection.enabled=true, or replicaCount=1." (int .Values.replicaCount)) }}
+{{- end }}
+{{- $own := dict "AGENT_OPERATOR_RUNTIME_IMAGE" "runtimeImage" "AGENT_OPERATOR_WATCH_NAMESPACES" "watchNamespaces" "AGENT_OPERATOR_LEADER_ELECT" "leaderElection.enabled" "AGENT_OPERATOR_LOG_LEVEL" "config.logLevel" "AGENT_OPERATOR_WORKERS" "config.workers" "AGENT_OPERATOR_RESYNC_SECONDS" "config.resyncSeconds" }}
+{{- range $index, $variable := .Values.extraEnv }}
+{{- if hasKey $own $variable.name }}
+{{- fail (printf "extraEnv[%d] sets %s, which the chart sets itself: set the value %s instead." $index $variable.name (get $own $variable.name)) }}
+{{- end }}
+{{- end }}
+{{- end }}

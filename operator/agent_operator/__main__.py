@@ -1,0 +1,204 @@
+"""The operator's entry point. Layer: top; the only place that knows every other part.
+
+The one idea: wiring only. Settings are checked before anything else; a first SIGTERM or SIGINT stops
+gracefully within 30 s, a second one at once. Exit codes: 0 stopped, 1 lost the lease or the watches
+(start me again), 2 misconfigured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from agent_operator.controller import kopf_adapter
+from agent_operator.controller.cache import Cache
+from agent_operator.controller.informer import Informer
+from agent_operator.controller.leader import LeaderElector, LeadershipLostError, Timing
+from agent_operator.controller.manager import EndedError, Manager, Parts
+from agent_operator.controller.queue import WorkQueue
+from agent_operator.controller.resync import resync
+from agent_operator.controller.worker import Workers
+from agent_operator.core.reconcile import reconcile
+from agent_operator.core.snapshot import Defaults
+from agent_operator.observability.logging import configure_logging
+from agent_operator.observability.metrics import Metrics
+from agent_operator.observability.probes import ProbeServer
+from agent_operator.settings import Settings, SettingsError, load_settings
+from agent_operator.shell.connection import Connection, NoClusterError, load_configuration, own_namespace
+from agent_operator.shell.execute import Executor
+from agent_operator.shell.http_kube import HttpKube
+from agent_operator.shell.kinds import AGENT, WATCHED, selector_of
+from agent_operator.shell.reconciler import Reconciler
+from agent_operator.shell.recorder import Recorder
+from agent_operator.shell.snapshots import Key, index_values, key_of, trim
+
+logger = logging.getLogger("agent_operator")
+
+STOPPED, FAILED, MISCONFIGURED = 0, 1, 2
+UNREACHABLE_SECONDS = 30.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the operator; returns the exit code."""
+    try:
+        settings = load_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return MISCONFIGURED
+    configure_logging(settings.log_level)
+    return asyncio.run(run(settings))
+
+
+async def run(settings: Settings) -> int:
+    """Run until a signal arrives or a part fails; returns the exit code."""
+    stopping = asyncio.Event()
+    _install_signals(stopping)
+    metrics = Metrics()
+    metrics.set_build_info(_version())
+    try:
+        connection = Connection(await load_configuration(), metrics)
+    except NoClusterError as error:
+        logger.error("%s", error)
+        return MISCONFIGURED
+    try:
+        return await _serve(settings, connection, metrics, stopping)
+    finally:
+        await connection.close()
+
+
+async def _serve(
+    settings: Settings, connection: Connection, metrics: Metrics, stopping: asyncio.Event
+) -> int:
+    parts = _wire(settings, connection, metrics, stopping)
+    manager = Manager(parts)
+
+    def ready() -> str:
+        silence = connection.seconds_since_answer()
+        if settings.leader_elect and (silence is None or silence > UNREACHABLE_SECONDS):
+            return "the API server does not answer"
+        return manager.problem
+
+    probes = ProbeServer(
+        metrics.registry,
+        healthy=lambda: "" if parts.workers.healthy() else "a reconcile is stuck",
+        ready=ready,
+        host=settings.http_host,
+        port=settings.http_port,
+    )
+    try:
+        await probes.start()
+    except OSError as error:
+        logger.error("cannot listen on port %d: %s. Set --http-port", settings.http_port, error)
+        return MISCONFIGURED
+    logger.info(
+        "started version %s, API server %s, probes and metrics on port %d",
+        _version(), connection.server, probes.port,
+    )  # fmt: skip
+    try:
+        await manager.run(stopping)
+    except (LeadershipLostError, EndedError, kopf_adapter.WatchesStoppedError) as error:
+        logger.error("ending, to be started again: %s", error)
+        return FAILED
+    finally:
+        await probes.stop()
+    logger.info("stopped")
+    return STOPPED
+
+
+def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping: asyncio.Event) -> Parts:
+    kube = HttpKube(connection)
+    identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
+    cache = Cache(trim=trim, index_values=index_values)
+    queue: WorkQueue[Key] = WorkQueue(metrics)
+    informer: Informer[Key] = Informer(
+        cache, queue, metrics,
+        key_of=key_of, kinds=WATCHED, selector_of=selector_of, namespaces=settings.watch_namespaces,
+    )  # fmt: skip
+    elector = None
+    if settings.leader_elect:
+        elector = LeaderElector(
+            kube,
+            namespace=settings.lease_namespace or own_namespace() or "default",
+            name=settings.lease_name,
+            identity=identity,
+            timing=Timing(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds),
+        )
+    reconciler = Reconciler(
+        store=cache,
+        executor=Executor(kube, cache, metrics, elector.leads if elector else lambda: True),
+        recorder=Recorder(kube, metrics, instance=identity, clock=time.monotonic),
+        decide=reconcile,
+        defaults=Defaults(runtime_image=settings.runtime_image),
+        now=lambda: datetime.now(UTC),
+    )
+    metrics.count_agents_with(lambda: count_by_ready(cache))
+    return Parts(
+        kube=kube,
+        informer=informer,
+        queue=queue,
+        workers=Workers(
+            queue, reconciler.reconcile, metrics,
+            count=settings.workers, timeout=settings.reconcile_timeout_seconds,
+        ),
+        watch=lambda: kopf_adapter.watch(
+            informer,
+            server=connection.server,
+            new_session=lambda limit: connection.new_session(limit=limit),
+            on_started=lambda: _install_signals(stopping),
+        ),
+        resync=lambda: resync(
+            kube, informer, queue, lambda: _keys(cache), period=settings.resync_seconds
+        ),
+        elector=elector,
+        on_leading=metrics.leader.labels(settings.lease_name).set,
+    )  # fmt: skip
+
+
+def count_by_ready(cache: Cache) -> Mapping[tuple[str, str], int]:
+    """Number of AgentDeployments by (status, reason) of their Ready condition."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for agent in cache.of_kind(AGENT):
+        conditions = (agent.get("status") or {}).get("conditions") or ()
+        ready: Mapping[str, str] = next((c for c in conditions if c.get("type") == "Ready"), {})
+        counts[ready.get("status", "Unknown"), ready.get("reason", "Pending")] += 1
+    return counts
+
+
+def _keys(cache: Cache) -> list[Key]:
+    return [Key(a["metadata"]["namespace"], a["metadata"]["name"]) for a in cache.of_kind(AGENT)]
+
+
+def _install_signals(stopping: asyncio.Event) -> None:
+    """First signal: stop gracefully. Second: at once. Also called after kopf replaced the handlers."""
+
+    def on_signal(number: signal.Signals) -> None:
+        if stopping.is_set():
+            logger.warning("%s again: leaving at once", number.name)
+            os._exit(128 + number)
+        logger.info("%s: stopping", number.name)
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("agent-operator")
+    except importlib.metadata.PackageNotFoundError:
+        return "0.0.0+source"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""An in-memory mirror of some objects. Layer: controller; knows nothing of agents.
+
+The one idea: newest wins. Watch events, lists and our own writes all pass through `put`, which drops
+whatever is older than what is known (resourceVersions of one object are comparable numbers) and whatever
+was already seen deleted. Why hand-written: no informer in the installed clients keeps plain, trimmed
+dicts, an index of our own and our own writes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any
+
+from agent_operator.shell.kinds import Kind, kind_of
+from agent_operator.shell.kube import Listing, Object
+
+Position = tuple[Kind, str, str]
+
+TOMBSTONES = 10_000
+_NEVER_AGAIN = 2**63
+
+
+def version_of(obj: Mapping[str, Any]) -> int | None:
+    """The resourceVersion as a number, None when it is not one (then nothing can be compared)."""
+    text = obj["metadata"].get("resourceVersion", "")
+    return int(text) if text.isdecimal() else None
+
+
+class Cache:
+    """Objects by (kind, namespace, name) and by index value. Not thread-safe; one event loop."""
+
+    def __init__(
+        self,
+        *,
+        trim: Callable[[Object], Object] = lambda obj: obj,
+        index_values: Callable[[Object], Iterable[Hashable]] = lambda obj: (),
+    ) -> None:
+        self._trim = trim
+        self._index_values = index_values
+        self._objects: dict[Kind, dict[tuple[str, str], Object]] = {}
+        self._index: dict[Hashable, dict[Position, None]] = {}
+        self._tombstones: OrderedDict[str, int] = OrderedDict()
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """The cached object or None. Must not be mutated."""
+        return self._objects.get(kind, {}).get((namespace, name))
+
+    def indexed(self, value: Hashable) -> list[Object]:
+        """All objects for which `index_values` gave this value."""
+        return [self._objects[kind][ns, name] for kind, ns, name in self._index.get(value, ())]
+
+    def of_kind(self, kind: Kind) -> list[Object]:
+        """All cached objects of one kind."""
+        return list(self._objects.get(kind, {}).values())
+
+    def count(self, kind: Kind) -> int:
+        """Number of cached objects of one kind."""
+        return len(self._objects.get(kind, {}))
+
+    def put(self, obj: Object, *, live: bool = False) -> bool:
+        """Remember an object; True if it is news.
+
+        `live` marks an object just read or written: it exists, whatever was believed about its uid.
+        """
+        meta = obj["metadata"]
+        uid, version = meta["uid"], version_of(obj)
+        if live:
+            self._tombstones.pop(uid, None)
+        elif version is not None and version < self._tombstones.get(uid, -1):
+            return False
+        position = (kind_of(obj), meta["namespace"], meta["name"])
+        known = self.get(*position)
+        if known is not None and not _is_newer(obj, known):
+            return False
+        self._unindex(position)
+        trimmed = self._trim(obj)
+        self._objects.setdefault(position[0], {})[position[1:]] = trimmed
+        for value in self._index_values(trimmed):
+            self._index.setdefault(value, {})[position] = None
+        return True
+
+    def remove(self, kind: Kind, namespace: str, name: str, *, uid: str) -> bool:
+        """Forget an object that is gone for good; False if it was not known under this uid."""
+        self._bury(uid, _NEVER_AGAIN)
+        return self._drop((kind, namespace, name), uid)
+
+    def observe_deleted(self, obj: Object) -> bool:
+        """A watch reported this object deleted (or no longer selected); False if it was not news.
+
+        A newer state that is already known wins: the event is about the past.
+        """
+        meta = obj["metadata"]
+        position = (kind_of(obj), meta["namespace"], meta["name"])
+        version = version_of(obj)
+        known = self.get(*position)
+        if known is not None and known["metadata"]["uid"] == meta["uid"]:
+            known_version = version_of(known)
+            if version is not None and known_version is not None and known_version > version:
+                return False
+        self._bury(meta["uid"], version if version is not None else _NEVER_AGAIN)
+        return self._drop(position, meta["uid"])
+
+    def reset(self, kind: Kind, listing: Listing, namespace: str | None = None) -> list[Object]:
+        """Make the cache agree with a complete list; returns what was added, changed or dropped.
+
+        Catches deletions that no watch event told about, as after a broken watch.
+        """
+        news = [obj for obj in listing.objects if self.put(obj)]
+        listed = {obj["metadata"]["uid"] for obj in listing.objects}
+        horizon = int(listing.resource_version) if listing.resource_version.isdecimal() else None
+        for obj in self.of_kind(kind):
+            meta = obj["metadata"]
+            if namespace not in (None, meta["namespace"]) or meta["uid"] in listed:
+                continue
+            version = version_of(obj)
+            if horizon is not None and version is not None and version > horizon:
+                continue  # appeared after the list was taken
+            self._drop((kind, meta["namespace"], meta["name"]), meta["uid"])
+            news.append(obj)
+        return news
+
+    def _drop(self, position: Position, uid: str) -> bool:
+        known = self.get(*position)
+        if known is None or known["metadata"]["uid"] != uid:
+            return False
+        self._unindex(position)
+        del self._objects[position[0]][position[1:]]
+        return True
+
+    def _unindex(self, position: Position) -> None:
+        known = self.get(*position)
+        if known is None:
+            return
+        for value in self._index_values(known):
+            bucket = self._index.get(value)
+            if bucket is not None:
+                bucket.pop(position, None)
+                if not bucket:
+                    del self._index[value]
+
+    def _bury(self, uid: str, version: int) -> None:
+        self._tombstones[uid] = max(version, self._tombstones.get(uid, -1))
+        self._tombstones.move_to_end(uid)
+        while len(self._tombstones) > TOMBSTONES:
+            self._tombstones.popitem(last=False)
+
+
+def _is_newer(obj: Object, known: Object) -> bool:
+    """Whether `obj` supersedes `known`; both have the same kind, namespace and name.
+
+    With equal uids the greater resourceVersion is newer. With different uids the object was re-created:
+    resourceVersions of one kind come from one counter, so the greater is the later incarnation.
+    """
+    version, known_version = version_of(obj), version_of(known)
+    if version is None or known_version is None:
+        return obj["metadata"].get("resourceVersion") != known["metadata"].get("resourceVersion")
+    return version > known_version

@@ -1,0 +1,75 @@
+"""The kinds the operator touches. Layer: shell; imports the standard library only.
+
+The one idea: the set of kinds is small and fixed, so their plurals are a table and no discovery request
+is made before the first useful one. Secrets are absent on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+API_GROUP = "agentoperator.dev"
+AGENT_LABEL = "agentoperator.dev/agent"
+
+
+class Kind(NamedTuple):
+    """One namespaced kind: `api_version` as in manifests, `plural` as in URLs."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    @property
+    def group(self) -> str:
+        """API group, empty for the core group."""
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def version(self) -> str:
+        """Version without the group."""
+        return self.api_version.rpartition("/")[2]
+
+    def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
+        """URL path of a collection or an object; `namespace` None means all namespaces."""
+        root = f"/apis/{self.api_version}" if self.group else f"/api/{self.api_version}"
+        parts = [root]
+        if namespace:
+            parts += ["namespaces", namespace]
+        parts += [part for part in (self.plural, name, subresource) if part]
+        return "/".join(parts)
+
+
+AGENT = Kind("agentoperator.dev/v1alpha1", "AgentDeployment", "agentdeployments")
+DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
+SERVICE = Kind("v1", "Service", "services")
+CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
+SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
+DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+POD = Kind("v1", "Pod", "pods")
+LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
+EVENT = Kind("events.k8s.io/v1", "Event", "events")
+
+CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, SERVICE_ACCOUNT, DISRUPTION_BUDGET)
+WATCHED = (AGENT, *CHILDREN, POD)
+"""What is listed and watched; all but AGENT only where AGENT_LABEL exists."""
+
+_BY_NAME = {(k.api_version, k.kind): k for k in (*WATCHED, LEASE, EVENT)}
+
+
+def kind_of(obj: Mapping[str, Any]) -> Kind:
+    """The Kind of a manifest.
+
+    Raises:
+        LookupError: the operator has no business with this kind (a bug in a builder).
+    """
+    name = (obj.get("apiVersion", ""), obj.get("kind", ""))
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise LookupError(f"kind {name[1]!r} of {name[0]!r} is not in the table of kinds") from None
+
+
+def selector_of(kind: Kind) -> str:
+    """Label selector, applied by the API server, under which a kind is listed and watched."""
+    return "" if kind == AGENT else AGENT_LABEL

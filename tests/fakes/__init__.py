@@ -1,0 +1,1 @@
+"""Stand-ins for the outside world, shared by all tests; each speaks the real protocol."""

@@ -1,0 +1,1 @@
+"""What several test folders share: a kubectl driver and waiting with progress."""
