@@ -1,0 +1,44 @@
+"""From a request's bytes to a validated body. Layer: api.
+
+The one idea: whatever the bytes are, the outcome is a body or an ApiError naming the field; never a 500.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from agent_runtime.api import errors
+
+MAX_BODY_BYTES = 4 * 2**20
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def parse(request: Request, schema: type[Body]) -> Body:
+    """The request's body as `schema`. Raises ApiError 400, or 413 above MAX_BODY_BYTES."""
+    raw = await _read(request)
+    try:
+        data = json.loads(raw)
+        # An escaped half of a surrogate pair is JSON, but no text: no tokenizer and no log can hold it.
+        json.dumps(data, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise errors.not_json(str(error)) from error
+    if not isinstance(data, dict):
+        raise errors.not_json(f"it is a {type(data).__name__}")
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        raise errors.from_validation(error) from error
+
+
+async def _read(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise errors.too_large(MAX_BODY_BYTES)
+    return bytes(body)

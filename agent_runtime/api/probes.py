@@ -1,0 +1,86 @@
+"""Probes, metrics and the list of models. Layer: api.
+
+The one idea: a probe's answer is a pure function of the state and says why, so that `kubectl describe` and
+`curl` tell the same story.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from agent_runtime import state
+from agent_runtime.api.service import Service
+from agent_runtime.observability import metrics
+
+
+def _answer(request: Request, decide: Callable[[state.Status], state.Verdict]) -> Response:
+    status = request.app.state.service.status()
+    verdict = decide(status)
+    body = {
+        "state": status.state.value,
+        "since": datetime.fromtimestamp(status.since, UTC).isoformat(timespec="milliseconds"),
+        "reason": verdict.reason,
+    }
+    return JSONResponse(body, 200 if verdict.ok else 503)
+
+
+async def startup(request: Request) -> Response:
+    """GET /health/startup: 200 from the first READY on."""
+    return _answer(request, state.startup)
+
+
+async def ready(request: Request) -> Response:
+    """GET /health/ready: 200 while new requests are welcome."""
+    return _answer(request, state.readiness)
+
+
+async def live(request: Request) -> Response:
+    """GET /health/live: 200 while the engine is idle or makes progress."""
+    service: Service = request.app.state.service
+    stall = service.config.stall_seconds
+    return _answer(request, lambda status: state.liveness(status, service.activity(), stall))
+
+
+async def exposition(request: Request) -> Response:
+    """GET /metrics."""
+    service: Service = request.app.state.service
+    load = service.admission.load
+    service.metrics.running.set(load.running)
+    service.metrics.waiting.set(load.waiting)
+    if service.serving is not None:
+        service.metrics.decode_steps.set(service.serving.engine.progress.steps)
+    return Response(service.metrics.render(), headers={"content-type": metrics.CONTENT_TYPE})
+
+
+async def models(request: Request) -> Response:
+    """GET /v1/models: the one served model."""
+    return JSONResponse({"object": "list", "data": [_model(request.app.state.service)]})
+
+
+async def model(request: Request) -> Response:
+    """GET /v1/models/{id}."""
+    service: Service = request.app.state.service
+    service.check_model(request.path_params["model"])
+    return JSONResponse(_model(service))
+
+
+def _model(service: Service) -> dict[str, Any]:
+    serving, config = service.require_ready(), service.config
+    info = serving.engine.info
+    return {
+        "id": config.model.served_name,
+        "object": "model",
+        "created": serving.created,
+        "owned_by": "agent-operator",
+        "root": config.model.uri,
+        "max_model_len": config.parameters.max_input_tokens,
+        "architecture": info.architecture,
+        "device": info.device,
+        "dtype": info.dtype,
+        "parameters": info.parameters,
+    }

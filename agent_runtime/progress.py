@@ -1,0 +1,55 @@
+"""Counts the engine's forward progress. Layer: beside the engine; standard library only.
+
+The one idea: every decode step of every request moves one counter, whatever thread runs it, so a hung
+engine shows as a counter that stands still while something runs, and a busy one never does.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from agent_runtime.state import Activity
+
+
+class Progress:
+    """Thread-safe record of running generations and of the last decode step."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._running = 0
+        self._steps = 0
+        self._last = clock()
+
+    @contextmanager
+    def generation(self) -> Iterator[None]:
+        """Marks one generation as running; the stall clock starts anew when the engine was idle."""
+        with self._lock:
+            if self._running == 0:
+                self._last = self._clock()
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                self._last = self._clock()
+
+    def advance(self) -> None:
+        """One decode step was made."""
+        with self._lock:
+            self._steps += 1
+            self._last = self._clock()
+
+    @property
+    def steps(self) -> int:
+        """Decode steps since the process began."""
+        return self._steps
+
+    def activity(self) -> Activity:
+        """What liveness needs to know, now."""
+        with self._lock:
+            return Activity(self._running, max(0.0, self._clock() - self._last))

@@ -1,0 +1,1 @@
+"""The example model is really trained, and its answers come from its dataset."""
