@@ -128,9 +128,12 @@ test-long: venv ## Soaks: not part of make test
 	@$(PYTHON) -m pytest -v -m long tests/long
 
 # ---------------------------------------------------------------- benchmarks
-.PHONY: bench bench-list
-bench: venv ## Run one benchmark: make bench CLAIM=name
+.PHONY: bench bench-list bench-report
+bench: venv ## Run one benchmark or a whole area: make bench CLAIM=name
 	@$(PYTHON) -m bench run $(CLAIM)
+
+bench-report: venv ## Write docs/benchmarks.md from the results
+	@$(PYTHON) -m bench report
 
 bench-list: venv ## The claims and their goals
 	@$(PYTHON) -m bench list

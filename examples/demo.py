@@ -222,7 +222,7 @@ def main() -> int:
     parser.add_argument("question", nargs="?", default=QUESTION)
     parser.add_argument("--namespace", default="default")
     parser.add_argument("--agent", default=AGENT)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     try:
         if options.step == "install":
             install()

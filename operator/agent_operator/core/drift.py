@@ -36,6 +36,8 @@ MERGE_KEYS: Mapping[str, tuple[str, ...]] = {
 }
 """Kubernetes' merge keys of the lists that a pod template, a Service or metadata may hold."""
 
+_ATOMIC = frozenset({"selector", "labelSelector", "nodeSelector"})
+"""Maps that the API server treats as one value: an entry more selects other pods or nodes."""
 _QUANTITIES = frozenset({"limits", "requests", "hard", "capacity"})
 _QUANTITY_FIELDS = frozenset({"sizeLimit", "divisor", "storage"})
 _OMITTED_WHEN_FALSE = frozenset(
@@ -132,7 +134,10 @@ def _port(item: Any) -> tuple[str | int | None, str | int | None]:
 
 def _overlaid(desired: Any, live: Any, path: str) -> Any:
     if isinstance(desired, dict | Mapping) and isinstance(live, dict | Mapping):
-        ours = {key: _overlaid(value, live.get(key), key) for key, value in desired.items()}
+        ours = {
+            key: value if key in _ATOMIC else _overlaid(value, live.get(key), key)
+            for key, value in desired.items()
+        }
         return {**live, **ours}
     key = _merge_key(path, desired) if isinstance(desired, list) else None
     if key is None or path == "ports" or not isinstance(live, list):
@@ -161,6 +166,8 @@ def _mapping_difference(desired: Mapping[Any, Any], live: Any, path: str, *, qua
         found = live.get(key)
         if found is None and _may_be_absent(key, value):
             continue
+        if key in _ATOMIC and value != found:
+            return below
         numeric = quantity or key in _QUANTITY_FIELDS or key in _QUANTITIES
         if (different := _difference(value, found, below, quantity=numeric)) is not None:
             return different

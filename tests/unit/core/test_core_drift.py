@@ -67,7 +67,7 @@ def test_what_the_api_server_and_others_add_is_no_drift() -> None:
 @pytest.mark.parametrize(
     ("edit", "path"),
     [
-        (lambda s: s["spec"]["selector"].update(r="two"), "spec.selector.r"),
+        (lambda s: s["spec"]["selector"].update(r="two"), "spec.selector"),
         (lambda s: s["spec"].pop("selector"), "spec.selector"),
         (lambda s: s["spec"]["ports"][0].update(port=81), "spec.ports[80]"),
         (lambda s: s["spec"]["ports"][0].update(targetPort=8000), "spec.ports[80].targetPort"),
@@ -85,6 +85,13 @@ def test_an_edited_field_of_ours_is_drift_and_named(edit: Any, path: str) -> Non
     live = deepcopy(stamped(SERVICE))
     edit(live)
     assert drifted(stamped(SERVICE), live) == path
+
+
+def test_an_entry_added_to_a_selector_is_drift_because_it_selects_other_pods() -> None:
+    live = deepcopy(stamped(SERVICE))
+    live["spec"]["selector"]["hijacked"] = "yes"
+
+    assert drifted(stamped(SERVICE), live) == "spec.selector"
 
 
 def test_a_field_no_longer_wanted_is_noticed_by_the_hash() -> None:

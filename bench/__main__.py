@@ -1,0 +1,56 @@
+"""`python -m bench list`, `python -m bench run NAME|AREA` and `python -m bench report`. Layer: tooling."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from bench import report
+from bench.claim import RESULTS, Claim
+from bench.claims import CLAIMS
+
+
+def show(claims: list[Claim]) -> None:
+    """One line a claim: its name, goal, and the last result if there is one."""
+    for claim in claims:
+        path = RESULTS / f"{claim.name}.json"
+        last = "not measured yet"
+        if path.exists():
+            found = json.loads(path.read_text())
+            ratio = "" if found["ratio"] is None else f", ratio {found['ratio']:.2f} to {found['peer_name']}"
+            verdict = "met" if found["met"] else "NOT met"
+            last = f"{found['ours']:.2f} {found['unit']}{ratio}; goal {found['goal']}: {verdict}"
+        print(f"{claim.name}\n  {claim.sentence}\n  {last}")
+
+
+def run(claim: Claim) -> None:
+    """Measures one claim, prints the figures and writes its JSON result."""
+    print(f"==> {claim.name}: {claim.sentence}", flush=True)
+    document = claim.save(claim.measure())
+    keys = ("ours", "peer", "peer_name", "ratio", "unit", "goal", "met", "details")
+    print(json.dumps({key: document[key] for key in keys}, indent=1))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list")
+    commands.add_parser("report")
+    areas = sorted({claim.area for claim in CLAIMS})
+    commands.add_parser("run").add_argument("name", choices=[*(claim.name for claim in CLAIMS), *areas])
+    options = parser.parse_args()
+    if options.command == "list":
+        show(list(CLAIMS))
+        return 0
+    if options.command == "report":
+        report.write()
+        return 0
+    for claim in CLAIMS:
+        if options.name in (claim.name, claim.area):
+            run(claim)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""All claims, in the order they are listed."""
+
+from __future__ import annotations
+
+from bench.claim import Claim
+from bench.claims import agent, install, operator
+
+CLAIMS: tuple[Claim, ...] = (*operator.CLAIMS, *agent.CLAIMS, *install.CLAIMS)

@@ -1,0 +1,1 @@
+"""The systems ours is compared with, as their users would write them."""
