@@ -66,14 +66,17 @@ def agent(namespace: Kubectl, render: Render) -> Iterator[Object]:
 def as_operator(namespace: Kubectl, agent: Object, render: Render) -> Callable[..., str]:
     """kubectl with exactly the operator's permissions in the namespace."""
     rendered = render({"watchNamespaces": [namespace.namespace], "rbac": {"aggregateUserRoles": False}})
-    roles = rendered.all("Role") + rendered.all("RoleBinding")
+    roles = copy.deepcopy(rendered.all("Role") + rendered.all("RoleBinding"))
+    for role in roles:
+        for subject in role.get("subjects", []):
+            subject["namespace"] = namespace.namespace  # an installed release must not lend its permissions
     namespace.run(
         "apply",
         "-f",
         "-",
         stdin=stream([r for r in roles if r["metadata"]["namespace"] == namespace.namespace]),
     )
-    identity = "system:serviceaccount:agent-operator-system:agent-operator"
+    identity = f"system:serviceaccount:{namespace.namespace}:agent-operator"
 
     def run(*arguments: str, stdin: Object | None = None) -> str:
         text = json.dumps(stdin) if stdin is not None else None
