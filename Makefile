@@ -32,7 +32,7 @@ demo: cluster-up images model ## One manifest, one agent, one answer: on a real 
 	@$(SYSTEM_PYTHON) examples/demo.py run
 
 demo-down: ## Remove the demo and stop the cluster
-	@if $(CLUSTER_DRIVER) status --provider $(CLUSTER) --quiet; then $(SYSTEM_PYTHON) examples/demo.py down; fi
+	@if $(CLUSTER_DRIVER) status --provider $(CLUSTER) >/dev/null 2>&1; then $(SYSTEM_PYTHON) examples/demo.py down; fi
 	@$(CLUSTER_DRIVER) down --provider $(CLUSTER)
 
 # ---------------------------------------------------------------- cluster, images, model
@@ -91,7 +91,7 @@ generate: venv ## Regenerate the CRD, the chart's copy of it and the API referen
 .PHONY: test lint test-unit test-contract test-e2e test-cluster test-long
 test: ## Everything: lint, unit, property, contract, chart, end to end, cluster life cycle
 	@begin=$$SECONDS; was_up=no; \
-	if $(CLUSTER_DRIVER) status --provider $(CLUSTER) --quiet 2>/dev/null; then was_up=yes; fi; \
+	if $(CLUSTER_DRIVER) status --provider $(CLUSTER) >/dev/null 2>&1; then was_up=yes; fi; \
 	$(MAKE) --no-print-directory lint test-unit; \
 	$(MAKE) --no-print-directory cluster-up images model install; \
 	$(MAKE) --no-print-directory test-contract test-e2e test-cluster; \

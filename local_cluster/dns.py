@@ -15,8 +15,8 @@ from local_cluster.control_plane import kubeconfig
 from local_cluster.paths import BRIDGE_ADDRESS, CLUSTER_DOMAIN, Paths
 from local_cluster.processes import Component
 
-HEALTH = "127.0.0.1:18080"
-READY = "127.0.0.1:18181"
+HEALTH = f"{BRIDGE_ADDRESS}:18080"
+READY = f"{BRIDGE_ADDRESS}:18181"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 NAME = "local-cluster-dns"
 

@@ -17,7 +17,7 @@ from bench.claim import Claim, Runs
 from tests.support.kubectl import ROOT, Kubectl, wait_for
 
 NAMESPACE = "bench-agent"
-ROUNDS = 3
+ROUNDS = 7
 QUESTION = "What is the capital of France?"
 
 
@@ -110,6 +110,7 @@ def ours(kubectl: Kubectl, model: str) -> tuple[Phases, list[dict[str, Any]]]:
 
     wait_for("the agent to be Ready", look, 300)
     phases.note("agent Ready")
+    phases.look(kubectl.list("pods", f"agentoperator.dev/agent={name}"))  # it may have passed between looks
     answer = first_answer(kubectl, name, name)
     phases.note("first answer")
     assert "Paris" in answer

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -33,7 +34,6 @@ NAMESPACE = "bench-operator"
 OBJECTS = 100
 ROUNDS = 3
 IDLE_SECONDS = 120
-PORT = 18080
 CHILD_KINDS = "deployments,services,configmaps,serviceaccounts,poddisruptionbudgets"
 
 
@@ -44,6 +44,7 @@ class Side:
     name: str
     plural: str
     command: list[str]
+    port: int
     manifest: Callable[[str], dict[str, Any]]
     creation: list[float] = field(default_factory=list)
     restart: list[float] = field(default_factory=list)
@@ -123,6 +124,9 @@ def running(side: Side, config: Path, log: Path) -> Iterator[psutil.Process]:
         process = subprocess.Popen(side.command, env=environment, cwd=ROOT, stdout=output, stderr=output)
     try:
         yield psutil.Process(process.pid)
+    except BaseException:
+        print(log.read_text(errors="replace")[-2000:], file=sys.stderr)
+        raise
     finally:
         process.terminate()
         try:
@@ -144,6 +148,13 @@ def alive(port: int) -> bool:
     return False
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]
+
+
 def settle(mark: AuditMark, side: Side, quiet: float = 4.0) -> int:
     """Waits until the side has written nothing for `quiet` seconds; returns its writes since the mark."""
     last, since = -1, time.monotonic()
@@ -158,10 +169,9 @@ def settle(mark: AuditMark, side: Side, quiet: float = 4.0) -> int:
 def one_round(kubectl: Kubectl, side: Side, config: Path, log: Path, number: int) -> None:
     """Creation and restart of one side with OBJECTS objects; figures are appended to the side."""
     names = [f"a{number}-{i:03}" for i in range(OBJECTS)]
-    port = PORT if side.name == "ours" else PORT + 1
     begin = time.monotonic()
     with running(side, config, log) as process:
-        wait_for(f"{side.name} to start", lambda: alive(port), 60)
+        wait_for(f"{side.name} to start", lambda: alive(side.port), 60)
         side.start.append(time.monotonic() - begin)
         mark, begin = AuditMark(), time.monotonic()
         kubectl.apply({"apiVersion": "v1", "kind": "List", "items": [side.manifest(n) for n in names]})
@@ -171,31 +181,34 @@ def one_round(kubectl: Kubectl, side: Side, config: Path, log: Path, number: int
         side.memory.append(process.memory_info().rss / 2**20)
     mark = AuditMark()
     with running(side, config, log):
-        wait_for(f"{side.name} to start again", lambda: alive(port), 60)
+        wait_for(f"{side.name} to start again", lambda: alive(side.port), 60)
         side.restart.append(settle(mark, side, quiet=8.0) / OBJECTS)
         if number == ROUNDS - 1:
             mark = AuditMark()
             time.sleep(IDLE_SECONDS)
             side.idle = sum(mark.writes(user=side.user).values()) / OBJECTS
-    kubectl.run("delete", side.plural, "--all", "--wait=true", timeout=300)
+        # While it runs: a kopf timer puts a finalizer on its objects, which only its operator removes.
+        kubectl.run("delete", side.plural, "--all", "--wait=true", timeout=300)
 
 
 @cache
 def experiment() -> tuple[Side, Side]:
     """Both sides, interleaved, ROUNDS times; the installed operator is scaled to zero meanwhile."""
-    python = sys.executable
+    python, (our_port, peer_port) = sys.executable, free_ports(2)
     ours = Side(
         "ours",
         "agentdeployments",
         [python, "-m", "agent_operator", "--runtime-image=localhost/none:1",
-         f"--watch-namespaces={NAMESPACE}", f"--lease-namespace={NAMESPACE}", f"--http-port={PORT}"],
+         f"--watch-namespaces={NAMESPACE}", f"--lease-namespace={NAMESPACE}", f"--http-port={our_port}"],
+        our_port,
         ours_manifest,
     )  # fmt: skip
     peer = Side(
         "peer",
         "naiveagents.bench.agentoperator.dev",
         [python, "-m", "kopf", "run", "bench/peers/naive_kopf.py", "--standalone", f"--namespace={NAMESPACE}",
-         f"--liveness=http://127.0.0.1:{PORT + 1}/healthz"],
+         f"--liveness=http://127.0.0.1:{peer_port}/healthz"],
+        peer_port,
         peer_manifest,
     )  # fmt: skip
     kubectl, system = Kubectl(NAMESPACE), Kubectl("agent-operator-system")
