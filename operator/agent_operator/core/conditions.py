@@ -158,4 +158,6 @@ def _counted(situation: Situation) -> str:
 
 def _explained(situation: Situation) -> str:
     fault = situation.faults[0]
-    return clean(f"{_counted(situation)}. {fault.evidence.rstrip('.')}. To mend it: {fault.remedy}.", MESSAGE_LIMIT)
+    return clean(
+        f"{_counted(situation)}. {fault.evidence.rstrip('.')}. To mend it: {fault.remedy}.", MESSAGE_LIMIT
+    )
