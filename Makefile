@@ -73,12 +73,15 @@ $(UV):
 	@$(UV) pip sync --quiet --python $(PYTHON) --require-hashes requirements/dev.txt
 	@touch $@
 
+RUNTIME_EXTRAS := --extra a2a --extra grammar --extra otel --extra quantization --extra redis --extra s3
 .PHONY: lock
 lock: | $(UV) ## Resolve the dependencies anew into requirements/
 	@compile="$(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-header pyproject.toml"; \
 	$$compile --all-extras --group dev --python-version 3.11 -o requirements/dev.txt; \
 	$$compile --extra operator --python-version 3.13 -o requirements/operator.txt; \
-	$$compile --extra runtime --python-version 3.13 -o requirements/runtime.txt
+	$$compile --extra runtime $(RUNTIME_EXTRAS) --overrides requirements/without-torch.txt --python-version 3.13 -o requirements/runtime.txt; \
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+	  requirements/s3-standin.in -o requirements/s3-standin.txt
 
 .PHONY: generate
 generate: venv ## Regenerate the CRD, the chart's copy of it and the API reference

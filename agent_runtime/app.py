@@ -1,4 +1,4 @@
-"""Puts the parts together: routes, loading, serving, draining. Layer: app; imports api and llm, no torch.
+"""Puts the parts together: loading, serving on two ports, draining. Layer: app; no torch.
 
 The one idea: the server answers probes from its first second, because everything slow (importing torch,
 loading, generating) happens in other threads. Told as `Runtime.run`, top-down.
@@ -16,91 +16,41 @@ import time
 from collections.abc import Callable, Iterator
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
+import uvloop
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from agent_runtime.api import errors, probes
-from agent_runtime.api.openai_chat import chat_completions
-from agent_runtime.api.openai_completions import completions
-from agent_runtime.api.service import ClientGoneError, Service, Serving
+from agent_runtime.access.gate import open_gate
+from agent_runtime.agent.build import build_agent
+from agent_runtime.agent.service import AgentService
+from agent_runtime.api.a2a import a2a_routes
+from agent_runtime.api.admin import Admin, admin_app
+from agent_runtime.api.service import Service, Serving
 from agent_runtime.contract import FailureCode, RuntimeConfig, TerminationReport
 from agent_runtime.drain import InFlight
 from agent_runtime.lifecycle import Lifecycle
-from agent_runtime.llm.base import Engine, Sampling
+from agent_runtime.llm import open as opening
+from agent_runtime.llm.base import Backend
 from agent_runtime.llm.failures import LoadError
-from agent_runtime.llm.pool import EnginePool
-from agent_runtime.middleware import RequestMiddleware
+from agent_runtime.llm.open import Opening, open_backend
 from agent_runtime.observability.logging import redact
-from agent_runtime.observability.metrics import Metrics
+from agent_runtime.parameters import LiveParameters
+from agent_runtime.routes import build_app, guarded, probe_routes
 from agent_runtime.state import State
+from agent_runtime.telemetry import Telemetry
 
 log = logging.getLogger("agent_runtime")
 
-EngineFactory = Callable[[RuntimeConfig, Callable[[str, float], None]], Engine]
+BackendFactory = Callable[[RuntimeConfig, Opening], Backend]
 
 CANCEL_SECONDS = 2.0
 """After the drain bound: how long cancelled requests have to send their last bytes."""
 CLOSE_SECONDS = 3
 """How long uvicorn may take to close connections once nothing is in flight."""
-
-
-def load_engine(config: RuntimeConfig, on_phase: Callable[[str, float], None]) -> Engine:
-    """The engine for this configuration. Blocks; raises LoadError."""
-    from agent_runtime.llm.load import load_seq2seq
-
-    loaded = load_seq2seq(config.model, config.gpu_requested, on_phase)
-    from agent_runtime.llm.seq2seq import Seq2SeqEngine
-
-    return Seq2SeqEngine(loaded)
-
-
-def build_app(service: Service, in_flight: InFlight) -> ASGIApp:
-    """The HTTP application; `service` may still be without a model."""
-    app = Starlette(
-        routes=[
-            Route("/health/startup", probes.startup),
-            Route("/health/ready", probes.ready),
-            Route("/health/live", probes.live),
-            Route("/metrics", probes.exposition),
-            Route("/v1/models", probes.models),
-            Route("/v1/models/{model:path}", probes.model),
-            Route("/v1/chat/completions", chat_completions, methods=["POST"]),
-            Route("/v1/completions", completions, methods=["POST"]),
-        ],
-        exception_handlers={
-            errors.ApiError: _api_error,
-            HTTPException: _http_error,
-            ClientGoneError: _client_gone,
-            Exception: _defect,
-        },
-    )
-    app.state.service = service
-    return RequestMiddleware(app, in_flight)
-
-
-async def _api_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, errors.ApiError)  # noqa: S101 - Starlette dispatches by class
-    request.state.error_code = error.code
-    request.app.state.service.metrics.refused(error.code)
-    return error.response()
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    return await _api_error(request, errors.http_error(status, request.method, request.url.path))
-
-
-async def _client_gone(request: Request, error: Exception) -> Response:
-    # Nobody reads it; 499 is what proxies log for it.
-    return Response(status_code=499)
-
-
-async def _defect(request: Request, error: Exception) -> Response:
-    return await _api_error(request, errors.internal())
+LOCAL = "local"
+"""Namespace of a runtime that was started by hand."""
+KEEP_ALIVE_SECONDS = 75
+"""Longer than common proxies keep idle connections (60 s), so that they and not we close them."""
 
 
 class _Server(uvicorn.Server):
@@ -111,45 +61,82 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _server(app: ASGIApp) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=CLOSE_SECONDS,
+        )
+    )
+
+
 class Runtime:
     """One process serving one model."""
 
-    def __init__(self, config: RuntimeConfig, factory: EngineFactory) -> None:
+    def __init__(self, config: RuntimeConfig, factory: BackendFactory = open_backend) -> None:
         self.config = config
         self._factory = factory
-        self.metrics = Metrics(config.model.served_name)
-        self.lifecycle = Lifecycle(on_enter=self.metrics.entered)
+        self.telemetry = Telemetry(config)
+        self.lifecycle = Lifecycle(on_enter=self.telemetry.metrics.entered)
 
-    def run(self, listener: socket.socket) -> TerminationReport | None:
-        """Serve on a bound socket until SIGTERM; None, or the report of why serving ended."""
-        return asyncio.run(self._run(listener))
+    def run(self, listener: socket.socket, admin_listener: socket.socket) -> TerminationReport | None:
+        """Serve on two bound sockets until SIGTERM; None, or the report of why serving ended."""
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(self._run(listener, admin_listener))
 
-    async def _run(self, listener: socket.socket) -> TerminationReport | None:
+    async def _run(self, listener: socket.socket, admin_listener: socket.socket) -> TerminationReport | None:
         self._loop = asyncio.get_running_loop()
-        self._in_flight = InFlight()
-        self._service = Service(self.config, self.metrics, lambda: self.lifecycle.status)
         self._end: asyncio.Future[TerminationReport | None] = self._loop.create_future()
+        self._in_flight = InFlight()
+        parameters = LiveParameters(self.config.parameters)
+        self._service = Service(
+            self.config,
+            self.telemetry.recorder,
+            lambda: self.lifecycle.status,
+            parameters,
+            open_gate(self.config.access),
+        )
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
-        server = _Server(
-            uvicorn.Config(
-                build_app(self._service, self._in_flight),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                timeout_graceful_shutdown=CLOSE_SECONDS,
-            )
-        )
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        self._app = build_app(self._service)
+        servers = {
+            _server(guarded(self._app, self._service, self._in_flight)): listener,
+            _server(self._admin_app(parameters)): admin_listener,
+        }
+        serving = [asyncio.create_task(server.serve(sockets=[own])) for server, own in servers.items()]
         threading.Thread(target=self._load, name="loader", daemon=True).start()
         report = await self._end
         if report is None:
             await self._drain()
-        server.should_exit = True
+        await self._close()
+        for server in servers:
+            server.should_exit = True
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(serving, CLOSE_SECONDS + CANCEL_SECONDS)
+            await asyncio.wait_for(asyncio.gather(*serving), CLOSE_SECONDS + CANCEL_SECONDS)
         return report
+
+    def _admin_app(self, parameters: LiveParameters) -> ASGIApp:
+        service, telemetry = self._service, self.telemetry
+        app = admin_app(
+            Admin(
+                self.config.admin,
+                parameters,
+                telemetry.metrics.render,
+                lambda: telemetry.stats(service),
+                refresh=lambda: telemetry.refresh(service),
+                gate=service.gate,
+                routes=probe_routes(),
+                on_change=telemetry.metrics.parameters_changed,
+            )
+        )
+        app.state.service = service
+        return app
 
     def _stop(self, name: str) -> None:
         """A signal came: readiness is false from now on."""
@@ -165,23 +152,27 @@ class Runtime:
         self.lifecycle.move(State.FAILED, f"{report.code}: {report.message}")
         self._loop.call_soon_threadsafe(self._finish, report)
 
+    # ------------------------------------------------------------ from nothing to READY
+
     def _load(self) -> None:
-        """In the loader's thread: from nothing to READY."""
+        """In the loader's thread."""
         try:
             self.lifecycle.move(State.LOADING, f"loading {self.config.model.uri}")
             started = time.monotonic()
-            engine = self._factory(self.config, self.metrics.loaded)
+            backend = self._factory(self.config, self._opening())
             self.lifecycle.move(State.WARMING, "generating a first token")
             warm = time.monotonic()
-            engine.generate(engine.encode("Hello"), Sampling(max_tokens=4))
-            self.metrics.loaded("warmup", time.monotonic() - warm)
+            first_token = opening.warm(backend)
+            self.telemetry.phase("warmup", time.monotonic() - warm)
+            if first_token is not None:
+                self.telemetry.phase("first_token", first_token)
+            info = backend.info
             log.info(
                 "model loaded", extra={"fields": {"seconds": round(time.monotonic() - started, 3),
-                "warmup_seconds": round(time.monotonic() - warm, 3), "device": engine.info.device,
-                "dtype": engine.info.dtype, "architecture": engine.info.architecture,
-                "parameters": engine.info.parameters}},
+                "device": info.device, "dtype": info.dtype, "architecture": info.architecture,
+                "parameters": info.parameters}},
             )  # fmt: skip
-            self._loop.call_soon_threadsafe(self._open, engine)
+            asyncio.run_coroutine_threadsafe(self._open(backend), self._loop).result()
         except LoadError as failure:
             log.error("loading failed", exc_info=failure.__cause__)
             self._fail(failure.report)
@@ -189,27 +180,86 @@ class Runtime:
             log.exception("loading crashed")
             self._fail(crash_report(error, "starting"))
 
-    def _open(self, engine: Engine) -> None:
-        """On the event loop: the model is loaded and warm."""
-        pool = EnginePool(engine, self.config.parameters.max_concurrency, self._crashed)
-        self._service.serving = Serving(engine, pool, int(time.time()))
+    def _opening(self) -> Opening:
+        return Opening(
+            loop=self._loop,
+            on_phase=self.telemetry.phase,
+            on_download=self.telemetry.download,
+            on_crash=self._crashed,
+            observer=self.telemetry.recorder,
+        )
+
+    async def _open(self, backend: Backend) -> None:
+        """On the event loop: the model is there; the agent around it begins."""
+        service, live = self._service, self._service.live
+        engine_parameters = ("max_concurrency", "max_batch_size", "batch_wait_milliseconds")
+        live.subscribe("engine", engine_parameters, lambda new: opening.apply(backend, new))
+        live.subscribe("metrics", live.live_fields, lambda new: self._describe_cache())
+        agent = build_agent(
+            self.config,
+            backend,
+            parameters=lambda: live.value,
+            observer=self.telemetry.agents,
+            admit=service.hold,
+            charge=service.charge,
+        )
+        await agent.start()
+        self.telemetry.metrics.tools_are(agent.registry.snapshot())
+        self._app.router.routes.extend(self._a2a_routes(agent))
+        service.serving = Serving(backend, int(time.time()), agent)
+        self._describe_cache()
         self.lifecycle.move(State.READY, "serving")
+
+    def _a2a_routes(self, agent: AgentService) -> list[Route]:
+        config = self.config
+        local = config.namespace == LOCAL
+        url = f"http://127.0.0.1:{config.port}" if local else f"http://{config.name}.{config.namespace}"
+        return a2a_routes(
+            agent,
+            description=f"Agent {config.name}, answering with {config.model.uri}.",
+            version=config.revision,
+            base_url=url,
+            secured=self._service.gate is not None,
+        )
+
+    def _describe_cache(self) -> None:
+        value, serving = self._service.parameters, self._service.serving
+        rows = serving.backend.rows()[1] if serving is not None else 0
+        self.telemetry.metrics.cache_config(value.max_input_tokens + value.max_output_tokens, rows)
 
     def _crashed(self, error: BaseException) -> None:
         log.critical("the engine crashed", exc_info=error)
         self._fail(crash_report(error, "generating"))
 
+    # ------------------------------------------------------------ from READY to the end
+
     async def _drain(self) -> None:
-        """Wait for the requests in flight, then stop those that are left."""
+        """Wait for the requests and runs in flight, then stop those that are left."""
         seconds, count = self.config.drain_seconds, self._in_flight.count
         log.info("draining", extra={"fields": {"in_flight": count, "drain_seconds": seconds}})
-        if await self._in_flight.wait_idle(seconds):
+        begun = time.monotonic()
+        idle = await self._in_flight.wait_idle(seconds)
+        serving = self._service.serving
+        if serving is not None and serving.agent is not None:
+            idle &= await serving.agent.drained(max(0.0, seconds - (time.monotonic() - begun)))
+        if idle:
             log.info("drained", extra={"fields": {"in_flight": 0}})
             return
         log.warning("drain bound reached", extra={"fields": {"in_flight": self._in_flight.count}})
-        if self._service.serving is not None:
-            self._service.serving.pool.close()
+        if serving is not None:
+            serving.backend.close()
         await self._in_flight.wait_idle(CANCEL_SECONDS)
+
+    async def _close(self) -> None:
+        serving = self._service.serving
+        if serving is not None:
+            if serving.agent is not None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(serving.agent.close(), CANCEL_SECONDS)
+            serving.backend.close()
+            await serving.backend.aclose()
+        if self._service.gate is not None:
+            self._service.gate.source.stop()
 
 
 def crash_report(error: BaseException, doing: str) -> TerminationReport:

@@ -1,7 +1,7 @@
 """Counts the engine's forward progress. Layer: beside the engine; standard library only.
 
-The one idea: every decode step of every request moves one counter, whatever thread runs it, so a hung
-engine shows as a counter that stands still while something runs, and a busy one never does.
+The one idea: every step of the engine, whatever thread makes it, moves one counter, so a hung engine
+shows as a counter that stands still while something runs, and a busy one never does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agent_runtime.state import Activity
 
 
 class Progress:
-    """Thread-safe record of running generations and of the last decode step."""
+    """Thread-safe record of running generations and of the last step."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -24,29 +24,37 @@ class Progress:
         self._steps = 0
         self._last = clock()
 
-    @contextmanager
-    def generation(self) -> Iterator[None]:
-        """Marks one generation as running; the stall clock starts anew when the engine was idle."""
+    def begin(self) -> None:
+        """A generation waits for the engine or runs; the stall clock starts anew when it was idle."""
         with self._lock:
             if self._running == 0:
                 self._last = self._clock()
             self._running += 1
+
+    def end(self) -> None:
+        """A generation is over, however it went."""
+        with self._lock:
+            self._running -= 1
+            self._last = self._clock()
+
+    @contextmanager
+    def generation(self) -> Iterator[None]:
+        """`begin` and `end` around a block."""
+        self.begin()
         try:
             yield
         finally:
-            with self._lock:
-                self._running -= 1
-                self._last = self._clock()
+            self.end()
 
     def advance(self) -> None:
-        """One decode step was made."""
+        """One step was made."""
         with self._lock:
             self._steps += 1
             self._last = self._clock()
 
     @property
     def steps(self) -> int:
-        """Decode steps since the process began."""
+        """Steps since the process began."""
         return self._steps
 
     def activity(self) -> Activity:

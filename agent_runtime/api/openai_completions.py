@@ -8,30 +8,34 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from agent_runtime.api.answer import Answer, Choice
 from agent_runtime.api.parse import parse
 from agent_runtime.api.schema import CompletionRequest
-from agent_runtime.api.service import Answer, Service
-from agent_runtime.api.sse import EventStream
+from agent_runtime.api.service import Service
+from agent_runtime.api.sse import EventStream, encode, event
 from agent_runtime.api.usage import usage
-from agent_runtime.llm.base import Result
+from agent_runtime.llm.base import Delta, Result, Text, TokenLogprob
 
 
 async def completions(request: Request) -> Response:
     """Completes a prompt, at once or as a stream."""
     service: Service = request.app.state.service
-    serving = service.require_ready()
+    backend = service.require_ready().backend
     body = await parse(request, CompletionRequest)
-    service.check_model(body.model)
-    prompt = serving.engine.encode(body.text)
-    service.check_length(prompt, "prompt")
-    sampling = service.sampling(body.token_limit, body.temperature, body.top_p, body.seed, body.stop_strings)
-    answer = await service.start(request.receive, serving, prompt, sampling)
+    service.check_model(request, body.model)
+    encoded = service.encode(backend, Text(body.text), "prompt")
+    sampling = service.sampling(backend, encoded, body, body.grammar_field)
+    stream, choices = bool(body.stream), body.n or 1
+    answer = await service.start(
+        request, encoded, sampling, "text_completion",
+        choices=choices, stream=stream, grammar_field=body.grammar_field,
+    )  # fmt: skip
     head = {
         "id": f"cmpl-{uuid.uuid4().hex}",
         "object": "text_completion",
@@ -39,27 +43,60 @@ async def completions(request: Request) -> Response:
         "model": service.config.model.served_name,
         "system_fingerprint": service.config.revision,
     }
-    if body.stream:
-        return EventStream(answer, chunks(head, answer, body.with_usage))
-    return JSONResponse(completion(head, await answer.collect(request.receive)))
+    try:
+        if stream:
+            await answer.wait_first()
+            return EventStream(chunks(head, answer, body.with_usage), answer.close, service.stream_failed)
+        finished = await answer.collect()
+    except BaseException:
+        answer.close()
+        raise
+    answer.close()
+    return Response(encode(completion(head, finished, answer.total())), media_type="application/json")
 
 
-def completion(head: dict[str, Any], result: Result) -> dict[str, Any]:
+def completion(head: dict[str, Any], choices: Sequence[Choice], total: Result) -> dict[str, Any]:
     """The whole answer."""
-    return head | {"choices": [_choice(result.text, result.finish_reason)], "usage": usage(result)}
+    return head | {
+        "choices": [
+            _choice(number, choice.result.text, choice.result.finish_reason, choice.logprobs)
+            for number, choice in enumerate(choices)
+        ],
+        "usage": usage(total),
+    }
 
 
-async def chunks(head: dict[str, Any], answer: Answer, with_usage: bool) -> AsyncIterator[dict[str, Any]]:
+async def chunks(head: dict[str, Any], answer: Answer, with_usage: bool) -> AsyncIterator[bytes]:
     """The answer in pieces: text, the reason it ended and, when asked for, usage."""
     rest: dict[str, Any] = {"usage": None} if with_usage else {}
-    async for event in answer.events():
-        if isinstance(event, str):
-            yield head | {"choices": [_choice(event, None)]} | rest
+    offsets: dict[int, int] = {}
+    async for number, item in answer.events():
+        if isinstance(item, Delta):
+            offset = offsets.get(number, 0)
+            offsets[number] = offset + len(item.text)
+            yield event(head | {"choices": [_choice(number, item.text, None, item.logprobs, offset)]} | rest)
         else:
-            yield head | {"choices": [_choice("", event.finish_reason)]} | rest
-            if with_usage:
-                yield head | {"choices": [], "usage": usage(event)}
+            yield event(head | {"choices": [_choice(number, "", item.finish_reason)]} | rest)
+    if with_usage:
+        yield event(head | {"choices": [], "usage": usage(answer.total())})
 
 
-def _choice(text: str, finish: str | None) -> dict[str, Any]:
-    return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
+def _choice(
+    number: int, text: str, finish: str | None, tokens: Sequence[TokenLogprob] = (), offset: int = 0
+) -> dict[str, Any]:
+    logprobs = _logprobs(tokens, offset) if tokens else None
+    return {"index": number, "text": text, "logprobs": logprobs, "finish_reason": finish}
+
+
+def _logprobs(tokens: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
+    """The older shape: parallel lists, and where each token begins in the answer's text (characters)."""
+    offsets = []
+    for item in tokens:
+        offsets.append(offset)
+        offset += len(item.token)
+    return {
+        "tokens": [item.token for item in tokens],
+        "token_logprobs": [item.logprob for item in tokens],
+        "top_logprobs": [{text: logprob for text, _, logprob in item.top} for item in tokens],
+        "text_offset": offsets,
+    }

@@ -6,6 +6,7 @@ The one idea: whatever the bytes are, the outcome is a body or an ApiError namin
 from __future__ import annotations
 
 import json
+import math
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -14,6 +15,8 @@ from starlette.requests import Request
 from agent_runtime.api import errors
 
 MAX_BODY_BYTES = 4 * 2**20
+EXACT = 2**53
+"""Below it every integer is a float."""
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -22,7 +25,7 @@ async def parse(request: Request, schema: type[Body]) -> Body:
     """The request's body as `schema`. Raises ApiError 400, or 413 above MAX_BODY_BYTES."""
     raw = await _read(request)
     try:
-        data = json.loads(raw)
+        data = json.loads(raw, parse_float=_number, parse_constant=_no_number)
         # An escaped half of a surrogate pair is JSON, but no text: no tokenizer and no log can hold it.
         json.dumps(data, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
@@ -33,6 +36,20 @@ async def parse(request: Request, schema: type[Body]) -> Body:
         return schema.model_validate(data)
     except ValidationError as error:
         raise errors.from_validation(error) from error
+
+
+def _number(text: str) -> int | float:
+    """A number with a point or an exponent. To JSON Schema 1.0 is an integer, so it is one here."""
+    value = float(text)
+    if value.is_integer() and abs(value) < EXACT:
+        return int(value)
+    if math.isinf(value):
+        return _no_number(text)
+    return value
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text[:20]} is not a number that can be represented")
 
 
 async def _read(request: Request) -> bytes:

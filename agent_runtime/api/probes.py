@@ -1,4 +1,4 @@
-"""Probes, metrics and the list of models. Layer: api.
+"""Probes and the list of models. Layer: api.
 
 The one idea: a probe's answer is a pure function of the state and says why, so that `kubectl describe` and
 `curl` tell the same story.
@@ -15,7 +15,6 @@ from starlette.responses import JSONResponse, Response
 
 from agent_runtime import state
 from agent_runtime.api.service import Service
-from agent_runtime.observability import metrics
 
 
 def _answer(request: Request, decide: Callable[[state.Status], state.Verdict]) -> Response:
@@ -46,17 +45,6 @@ async def live(request: Request) -> Response:
     return _answer(request, lambda status: state.liveness(status, service.activity(), stall))
 
 
-async def exposition(request: Request) -> Response:
-    """GET /metrics."""
-    service: Service = request.app.state.service
-    load = service.admission.load
-    service.metrics.running.set(load.running)
-    service.metrics.waiting.set(load.waiting)
-    if service.serving is not None:
-        service.metrics.decode_steps.set(service.serving.engine.progress.steps)
-    return Response(service.metrics.render(), headers={"content-type": metrics.CONTENT_TYPE})
-
-
 async def models(request: Request) -> Response:
     """GET /v1/models: the one served model."""
     return JSONResponse({"object": "list", "data": [_model(request.app.state.service)]})
@@ -65,22 +53,28 @@ async def models(request: Request) -> Response:
 async def model(request: Request) -> Response:
     """GET /v1/models/{id}."""
     service: Service = request.app.state.service
-    service.check_model(request.path_params["model"])
+    service.check_model(request, request.path_params["model"])
     return JSONResponse(_model(service))
 
 
 def _model(service: Service) -> dict[str, Any]:
     serving, config = service.require_ready(), service.config
-    info = serving.engine.info
+    info, able = serving.backend.info, serving.backend.capabilities
     return {
         "id": config.model.served_name,
         "object": "model",
         "created": serving.created,
         "owned_by": "agent-operator",
         "root": config.model.uri,
-        "max_model_len": config.parameters.max_input_tokens,
+        "max_model_len": service.context(),
         "architecture": info.architecture,
         "device": info.device,
         "dtype": info.dtype,
         "parameters": info.parameters,
+        "capabilities": {
+            "tools": able.chat_tools,
+            "structured_output": sorted(able.grammar),
+            "top_logprobs": max(0, able.top_logprobs),
+            "decide": able.score,
+        },
     }

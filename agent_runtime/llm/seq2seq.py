@@ -1,7 +1,7 @@
-"""Encoder-decoder models (T5, BART, ...) behind the engine protocol. Layer: llm; torch and transformers.
+"""Encoder-decoder models (T5, BART, ...) as a Decoder. Layer: llm; torch and transformers.
 
-The one idea: everything a server needs from `generate` (text as it grows, stop strings, cancellation, a sign
-of life) is seen from one place, a stopping criterion called after each decode step.
+The one idea: the encoder reads a prompt once and the decoder's cache grows a token at a time, as in
+`generate`, but rows come and go between steps. No serving system does that for encoder-decoder models.
 """
 
 from __future__ import annotations
@@ -10,121 +10,133 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
 
-from agent_runtime.llm.base import FinishReason, GenerationError, ModelInfo, Result, Sampling
-from agent_runtime.llm.chat import Message, render_plain
-from agent_runtime.llm.load import LoadedModel
-from agent_runtime.llm.sampling import RowSampler
-from agent_runtime.llm.text import StopScanner
-from agent_runtime.progress import Progress
-
-
-class _Row(StoppingCriteria):
-    """Watches one generation step by step."""
-
-    def __init__(
-        self,
-        decode: Callable[[list[int]], str],
-        scanner: StopScanner,
-        emit: Callable[[str], None],
-        cancelled: Callable[[], bool],
-        on_step: Callable[[], None],
-    ) -> None:
-        self.ids: list[int] = []
-        self.was_cancelled = False
-        self._decode, self._scanner, self._emit = decode, scanner, emit
-        self._cancelled, self._on_step = cancelled, on_step
-
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        """Takes the newest token of `input_ids` (1, length); answers whether to stop, as a bool (1,)."""
-        self._on_step()
-        self.ids.append(int(input_ids[0, -1]))
-        piece = self._scanner.feed(self._decode(self.ids))
-        if piece:
-            self._emit(piece)
-        self.was_cancelled = self._cancelled()
-        return torch.tensor([self._scanner.stopped or self.was_cancelled], device=input_ids.device)
+from agent_runtime.llm import kv
+from agent_runtime.llm.decoder import (
+    Cohort,
+    Ids,
+    Source,
+    joining_is_exact,
+    left_padded,
+    right_padded,
+    unpadded,
+)
+from agent_runtime.llm.scoring import end_ids, gather, in_portions
 
 
-class Seq2SeqEngine:
-    """A loaded `AutoModelForSeq2SeqLM`. Safe for concurrent `generate` calls: the weights are only read."""
+class Seq2SeqDecoder:
+    """A model of `AutoModelForSeq2SeqLM` in evaluation mode."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        self.progress = Progress()
-        self._model: Any = loaded.model
-        self._tokenizer: Any = loaded.tokenizer
-        self._device = loaded.device
-        self.info = ModelInfo(
-            architecture=type(loaded.model).__name__,
-            device=loaded.device,
-            dtype=str(loaded.model.dtype).removeprefix("torch."),
-            parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
+    shared_context = False
+
+    def __init__(self, model: Any, device: str) -> None:
+        self._model, self._device = model, device
+        self._config = model.config.get_text_config(decoder=True)
+        self.eos = end_ids(model)
+        self.vocabulary = int(self._config.vocab_size)
+        # T5's positions are relative and unbounded; a learned table (BART) ends.
+        self.context: int | None = getattr(model.config, "max_position_embeddings", None)
+        self.start_token = _start_token(model)
+        self._plain = kv.is_plain(self._cache().self_attention_cache)
+        self.may_join = self._plain and joining_is_exact(self)
+
+    def _cache(self) -> EncoderDecoderCache:
+        return EncoderDecoderCache(kv.empty(self._config), kv.empty(self._config))
+
+    @torch.inference_mode()
+    def start(
+        self, prompts: Sequence[Ids], generated: Sequence[Ids], on_progress: Callable[[], None]
+    ) -> Cohort:
+        """Reads the prompts; `generated` of different lengths need `may_join`."""
+        source = self._encode(prompts)
+        on_progress()
+        ids, mask = left_padded([[self.start_token, *row] for row in generated], self._device)
+        cache = self._cache()
+        last = self._forward(source, ids, mask, cache)[:, -1]
+        return Cohort(cache, mask, mask.sum(dim=1), last, source)
+
+    def _encode(self, prompts: Sequence[Ids]) -> Source:
+        ids, mask = right_padded(prompts, self._device)
+        states = self._model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+        return Source(states, mask)
+
+    def _forward(self, source: Source, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> torch.Tensor:
+        logits: torch.Tensor = self._model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=source.states),
+            attention_mask=unpadded(source.mask),
+            decoder_input_ids=ids,
+            decoder_attention_mask=unpadded(mask),
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).logits
+        return logits
+
+    @torch.inference_mode()
+    def step(self, cohort: Cohort, tokens: Ids) -> None:
+        """Reads one more token of each row."""
+        assert cohort.source is not None  # noqa: S101 - this family's cohorts have one
+        ids = torch.tensor(tokens, device=self._device)[:, None]
+        cohort.mask = torch.cat([cohort.mask, torch.ones_like(ids)], dim=1)
+        cohort.position = cohort.position + 1
+        cohort.last = self._forward(cohort.source, ids, cohort.mask, cohort.cache)[:, -1]
+
+    @torch.inference_mode()
+    def join(self, cohort: Cohort, other: Cohort) -> None:
+        """Adds the rows of `other`: its decoder side padded on the left, its source on the right."""
+        assert cohort.source is not None and other.source is not None  # noqa: S101
+        kv.append(cohort.cache.self_attention_cache, [other.cache.self_attention_cache], left=True)
+        kv.append(cohort.cache.cross_attention_cache, [other.cache.cross_attention_cache], left=False)
+        cohort.source = Source(
+            kv.stack([cohort.source.states, other.source.states], 1, left=False),
+            kv.stack([cohort.source.mask, other.source.mask], 1, left=False),
         )
-        eos = loaded.model.generation_config.eos_token_id
-        self._eos = frozenset(eos if isinstance(eos, list) else [eos])
+        cohort.mask = kv.stack([cohort.mask, other.mask], 1, left=True)
+        cohort.position = torch.cat([cohort.position, other.position])
+        cohort.last = torch.cat([cohort.last, other.last])
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of raw text, nothing cut off."""
-        return list(self._tokenizer(text, truncation=False, verbose=False)["input_ids"])
-
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids by the tokenizer's chat template; without one (T5) by `chat.render_plain`."""
-        if self._tokenizer.chat_template is None:
-            return self.encode(render_plain(messages))
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        encoded = self._tokenizer.apply_chat_template(
-            turns,
-            tokenize=True,
-            add_generation_prompt=True,
-            return_dict=True,
-            sanitize_control_tokens=True,
+    @torch.inference_mode()
+    def keep(self, cohort: Cohort, rows: Sequence[int]) -> None:
+        """Leaves these rows and drops the columns that only others needed."""
+        assert cohort.source is not None  # noqa: S101
+        index = torch.tensor(rows, device=self._device)
+        cohort.cache.reorder_cache(index)
+        cohort.mask, cohort.position, cohort.last = (
+            part.index_select(0, index) for part in (cohort.mask, cohort.position, cohort.last)
         )
-        return list(encoded["input_ids"])
+        mask = cohort.source.mask.index_select(0, index)
+        states = cohort.source.states.index_select(0, index)
+        if self._plain:
+            first = int(cohort.mask.argmax(dim=1).min())
+            end = int(mask.sum(dim=1).max())
+            if first:
+                kv.keep_columns(cohort.cache.self_attention_cache, first)
+                cohort.mask = cohort.mask[:, first:]
+            if end < mask.shape[1]:
+                kv.keep_columns(cohort.cache.cross_attention_cache, 0, end)
+                mask, states = mask[:, :end], states[:, :end]
+        cohort.source = Source(states, mask)
 
-    def on_step(self) -> None:
-        """Called after each decode step of each request."""
-        self.progress.advance()
+    @torch.inference_mode()
+    def score(self, prompt: Ids, candidates: Sequence[Ids]) -> list[list[float]]:
+        """One encoder pass for the prompt, one teacher-forced decoder pass for all candidates."""
+        source = self._encode([prompt])
+        scores: list[list[float]] = []
+        for portion in in_portions(candidates):
+            ids, mask = right_padded([[self.start_token, *candidate] for candidate in portion], self._device)
+            rows = len(portion)
+            shared = Source(source.states.expand(rows, -1, -1), source.mask.expand(rows, -1))
+            logits = self._forward(shared, ids, mask, None)
+            scores += gather(logits[:, 0], logits[:, 1:], portion, self.eos)
+        return scores
 
-    def generate(
-        self,
-        prompt: Sequence[int],
-        sampling: Sampling,
-        emit: Callable[[str], None] = lambda text: None,
-        cancelled: Callable[[], bool] = lambda: False,
-    ) -> Result:
-        """Blocks until the answer is complete. Raises GenerationError when the model cannot answer."""
-        scanner = StopScanner(sampling.stop)
-        row = _Row(self._decode, scanner, emit, cancelled, self.on_step)
-        with self.progress.generation():
-            try:
-                self._run(prompt, sampling, row)
-            except Exception as error:
-                raise GenerationError(f"{type(error).__name__}: {error}") from error
-        rest = scanner.finish()
-        if rest:
-            emit(rest)
-        return Result(scanner.text, self._why(row, scanner), len(prompt), len(row.ids))
 
-    def _run(self, prompt: Sequence[int], sampling: Sampling, row: _Row) -> None:
-        ids = torch.tensor([list(prompt)], device=self._device)
-        processors = LogitsProcessorList([RowSampler(sampling)] if sampling.temperature > 0 else [])
-        with torch.inference_mode():
-            self._model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=sampling.max_tokens,
-                do_sample=False,
-                num_beams=1,
-                logits_processor=processors,
-                stopping_criteria=StoppingCriteriaList([row]),
-            )
-
-    def _decode(self, ids: list[int]) -> str:
-        # Clean-up of spaces would change text that was already sent ("a ." becomes "a.").
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    def _why(self, row: _Row, scanner: StopScanner) -> FinishReason:
-        if scanner.stopped or (row.ids and row.ids[-1] in self._eos):
-            return "stop"
-        return "cancelled" if row.was_cancelled else "length"
+def _start_token(model: Any) -> int:
+    """What the decoder reads first, as `generate` finds it."""
+    for config in (model.generation_config, model.config):
+        for name in ("decoder_start_token_id", "bos_token_id"):
+            found = getattr(config, name, None)
+            if found is not None:
+                return int(found[0] if isinstance(found, list) else found)
+    raise ValueError("the model names neither decoder_start_token_id nor bos_token_id")

@@ -1,8 +1,7 @@
-"""Turns growing decoded text into pieces that are safe to send. Layer: llm, pure.
+"""Holds back text that a later token could turn into a stop string. Layer: llm, pure.
 
-The one idea: what was sent cannot be taken back, so a piece leaves only when no later token can change it:
-not half a UTF-8 character, not what may be the beginning of a stop string. transformers' streamers hold back
-whole words instead and know no stop strings.
+The one idea: what was sent cannot be taken back, so a piece leaves only when no later token can change it.
+transformers' streamers hold back whole words instead and know no stop strings.
 """
 
 from __future__ import annotations
@@ -11,54 +10,41 @@ from collections.abc import Sequence
 
 
 class StopScanner:
-    """Feeds on the whole decoded text after each step; gives the new piece that may be sent."""
+    """Takes text piece by piece; gives the part that may be sent."""
+
+    __slots__ = ("_held", "_longest", "_stop", "stopped")
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._stop = tuple(stop)
-        self._text = ""
-        self._sent = 0
+        self._longest = max((len(word) for word in self._stop), default=0)
+        self._held = ""
         self.stopped = False
 
-    @property
-    def text(self) -> str:
-        """All text sent so far."""
-        return self._text[: self._sent]
-
-    def feed(self, text: str) -> str:
-        """The next piece to send, perhaps empty. After a stop string was found `stopped` is true and
-        nothing more comes."""
-        if self.stopped or not text.startswith(self.text):
+    def feed(self, piece: str) -> str:
+        """What may be sent now, perhaps nothing. Once a stop string is complete `stopped` is true, the text
+        before it has been given, and nothing more comes."""
+        if not self._stop:
+            return piece
+        if self.stopped:
             return ""
-        self._text = text
-        cut = _earliest(text, self._stop)
+        text = self._held + piece
+        cut = min((found for word in self._stop if (found := text.find(word)) >= 0), default=None)
         if cut is not None:
-            self.stopped = True
-            return self._send(max(cut, self._sent))
-        safe = len(text) - _undecided(text, self._stop)
-        return self._send(max(safe, self._sent))
+            self.stopped, self._held = True, ""
+            return text[:cut]
+        safe = len(text) - self._undecided(text)
+        self._held = text[safe:]
+        return text[:safe]
 
     def finish(self) -> str:
         """What was held back, once it is certain that no token follows."""
-        return "" if self.stopped else self._send(len(self._text))
+        rest, self._held = self._held, ""
+        return rest
 
-    def _send(self, end: int) -> str:
-        piece, self._sent = self._text[self._sent : end], end
-        return piece
-
-
-def _earliest(text: str, stop: Sequence[str]) -> int | None:
-    """Where the first stop string begins."""
-    found = [position for position in (text.find(word) for word in stop) if position >= 0]
-    return min(found, default=None)
-
-
-def _undecided(text: str, stop: Sequence[str]) -> int:
-    """How many trailing characters a later token might still change or turn into a stop string."""
-    broken = len(text) - len(text.rstrip("\ufffd"))
-    partial = 0
-    for word in stop:
-        for size in range(min(len(word) - 1, len(text)), partial, -1):
-            if text.endswith(word[:size]):
-                partial = size
-                break
-    return max(broken, partial)
+    def _undecided(self, text: str) -> int:
+        """How many characters at the end may be the beginning of a stop string."""
+        for size in range(min(self._longest - 1, len(text)), 0, -1):
+            tail = text[len(text) - size :]
+            if any(len(word) > size and word.startswith(tail) for word in self._stop):
+                return size
+        return 0

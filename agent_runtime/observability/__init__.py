@@ -1,1 +1,1 @@
-"""Names of metrics and the shape of log lines. Layer: beside everything; imports no other layer."""
+"""Names of metrics, the shape of log lines, spans. Layer: beside everything; imports pure modules only."""

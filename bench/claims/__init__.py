@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from bench.claim import Claim
-from bench.claims import agent, install, operator
+from bench.claims import agent, install, operator, runtime
 
-CLAIMS: tuple[Claim, ...] = (*operator.CLAIMS, *agent.CLAIMS, *install.CLAIMS)
+CLAIMS: tuple[Claim, ...] = (
+    *operator.CLAIMS,
+    *agent.CLAIMS,
+    *install.CLAIMS,
+    *runtime.CLAIMS,
+)

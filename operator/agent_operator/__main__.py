@@ -38,6 +38,7 @@ from agent_operator.shell.connection import Connection, NoClusterError, load_con
 from agent_operator.shell.execute import Executor
 from agent_operator.shell.http_kube import HttpKube
 from agent_operator.shell.kinds import AGENT, WATCHED, selector_of
+from agent_operator.shell.pod_warnings import PodWarnings
 from agent_operator.shell.reconciler import Reconciler
 from agent_operator.shell.recorder import Recorder
 from agent_operator.shell.snapshots import Key, index_values, key_of, trim
@@ -136,6 +137,7 @@ def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping
     reconciler = Reconciler(
         store=cache,
         executor=Executor(kube, cache, metrics, elector.leads if elector else lambda: True),
+        warnings=PodWarnings(kube),
         recorder=Recorder(kube, metrics, instance=identity, clock=time.monotonic),
         decide=reconcile,
         defaults=Defaults(runtime_image=settings.runtime_image),

@@ -90,8 +90,9 @@ def test_the_api_server_accepts_every_object_without_a_warning(
     rendering: str, namespace: Kubectl, request: pytest.FixtureRequest
 ) -> None:
     rendered: Rendered = request.getfixturevalue(rendering)
-    # Here, not where the chart would put them; the kind ServiceMonitor belongs to the Prometheus operator.
-    objects = [copy.deepcopy(item) for item in rendered.objects if item["kind"] != "ServiceMonitor"]
+    # Here, not where the chart would put them; the monitors are kinds of the Prometheus operator.
+    monitors = ("ServiceMonitor", "PodMonitor")
+    objects = [copy.deepcopy(item) for item in rendered.objects if item["kind"] not in monitors]
     for item in objects:
         item["metadata"].pop("namespace", None)
     # A pod is refused, even in a dry run, while its account does not exist.
@@ -150,6 +151,12 @@ def test_the_operator_may_write_the_status_of_an_agent_and_nothing_else_of_it(
         as_operator(*apply, stdin={**body, "spec": {"replicas": 3}})
     with pytest.raises(KubectlError, match="cannot delete resource"):
         as_operator("delete", "agentdeployment", "sample")
+
+
+def test_the_operator_may_ask_what_the_cluster_said_about_a_pod(as_operator: Callable[..., str]) -> None:
+    chosen = "--field-selector=regarding.uid=no-such-pod,type=Warning"
+
+    assert as_operator("get", "events.v1.events.k8s.io", chosen, "-o", "name") == ""
 
 
 @pytest.mark.parametrize("resource", ["secrets", "roles.rbac.authorization.k8s.io", "nodes", "namespaces"])

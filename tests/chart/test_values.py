@@ -67,6 +67,7 @@ def test_helm_lint_finds_nothing(values: Object) -> None:
         ({"resources": {"limit": {}}}, "'limit' not allowed"),
         ({"podDisruptionBudget": {"maxUnavailable": "half"}}, "/podDisruptionBudget/maxUnavailable"),
         ({"metrics": {"service": {"port": 70000}}}, "/metrics/service/port"),
+        ({"runtimeMetrics": {"podMonitor": {"interval": "often"}}}, "/runtimeMetrics/podMonitor/interval"),
         ({"networkPolicy": {"apiServerPorts": []}}, "/networkPolicy/apiServerPorts"),
         ({"leaderElection": {"enabled": False}}, "Set leaderElection.enabled=true, or replicaCount=1"),
         ({"extraEnv": [{"name": "AGENT_OPERATOR_WORKERS"}]}, "set the value config.workers instead"),

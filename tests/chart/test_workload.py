@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from agent_operator.api import AgentDeploymentSpec, parse_model_uri
+from agent_operator.core.children.metadata import Owner
+from agent_operator.core.children.pod import pod_template
 from agent_operator.settings import PREFIX, Settings, load_settings
 from tests.chart.rendering import CHART, Object, Rendered
 
@@ -123,8 +126,35 @@ def test_the_service_monitor_selects_the_metrics_service_by_its_port(everything:
     assert [port["name"] for port in service["spec"]["ports"]] == ["metrics"]
 
 
+def test_the_pod_monitor_selects_the_pods_of_agents_by_the_port_of_their_metrics(
+    everything: Rendered,
+) -> None:
+    monitor = everything.one("PodMonitor")["spec"]
+    spec = AgentDeploymentSpec.model_validate({"model": {"uri": "hf://a/b"}})
+    owner, model = Owner("geography", "default", "uid"), parse_model_uri("hf://a/b")
+    agent = pod_template(owner, spec, model, "bcdfghjk", "image:1")
+
+    assert monitor["selector"]["matchLabels"].items() <= agent["metadata"]["labels"].items()
+    assert set(monitor["podTargetLabels"]) <= agent["metadata"]["labels"].keys()
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert endpoint == {"port": "admin", "path": "/metrics", "interval": "20s"}
+    assert endpoint["port"] in [port["name"] for port in agent["spec"]["containers"][0]["ports"]]
+
+
+@pytest.mark.parametrize(
+    ("watched", "scope"), [([], {"any": True}), (["b", "a"], {"matchNames": ["a", "b"]})]
+)
+def test_the_pod_monitor_looks_where_the_operator_does(
+    watched: list[str], scope: Object, render: Render
+) -> None:
+    monitor = {"podMonitor": {"enabled": True}}
+    rendered = render({"watchNamespaces": watched, "runtimeMetrics": monitor})
+
+    assert rendered.one("PodMonitor")["spec"]["namespaceSelector"] == scope
+
+
 def test_optional_objects_are_absent_until_asked_for(defaults: Rendered) -> None:
-    assert defaults.all("ServiceMonitor") == []
+    assert defaults.all("ServiceMonitor") == defaults.all("PodMonitor") == []
     assert defaults.all("NetworkPolicy") == []
 
 

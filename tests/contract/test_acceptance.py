@@ -76,13 +76,15 @@ def test_the_smallest_manifest_gets_the_documented_defaults(manifest: Build, dry
     assert stored == {
         "replicas": 1,
         "suspend": False,
-        "model": {"uri": "hf://example/geography", "dtype": "auto"},
+        "model": {"uri": "hf://example/geography", "dtype": "auto", "quantization": "Disabled"},
         "runtime": {
             "parameters": {
                 "maxConcurrency": 16,
                 "maxQueuedRequests": 64,
+                "maxQueuedTokens": 65536,
                 "maxInputTokens": 2048,
                 "maxOutputTokens": 512,
+                "requestTimeoutSeconds": 600,
             },
             "logging": {"level": "info"},
         },
@@ -107,6 +109,10 @@ def test_the_smallest_manifest_gets_the_documented_defaults(manifest: Build, dry
         ({"tuning": {}}, ("tuning", "mode"), "Disabled"),
         ({"strategy": {"type": "Canary"}}, ("strategy", "progressDeadlineSeconds"), 1800),
         ({"health": {"startupDeadlineSeconds": 90}}, ("health", "stallSeconds"), 60),
+        ({"agent": {"sessions": {}}}, ("agent", "sessions", "store"), "Memory"),
+        ({"agent": {"limits": {}}}, ("agent", "limits", "maxSteps"), 8),
+        ({"agent": {"prices": {}}}, ("agent", "prices", "perToolCall"), "0"),
+        ({"agent": {"decision": {}}}, ("agent", "decision", "policy"), "Greedy"),
     ],
 )
 def test_a_partly_given_section_is_completed(

@@ -3,8 +3,8 @@
 What it does as the real one: uids, one resourceVersion counter, conflicts on uid and resourceVersion,
 "already exists", generation, the status subresource, finalizers, server-side apply with removal of fields
 the same manager no longer applies (lists are replaced whole), applies that change nothing write nothing,
-label selectors that ask for existence, watches, garbage collection. What it does not: validation,
-admission, other field managers' conflicts beyond "not forced and different".
+label selectors that ask for existence, field selectors by equality, watches, garbage collection. What it
+does not: validation, admission, other field managers' conflicts beyond "not forced and different".
 """
 
 from __future__ import annotations
@@ -153,12 +153,14 @@ class FakeKube:
         await self._travel("get", kind, name)
         return copy.deepcopy(self._existing((kind, namespace, name)))
 
-    async def list(self, kind: Kind, namespace: str | None = None, *, selector: str = "") -> Listing:
+    async def list(
+        self, kind: Kind, namespace: str | None = None, *, selector: str = "", fields: str = ""
+    ) -> Listing:
         await self._travel("list", kind, "")
         found = [
             copy.deepcopy(obj)
             for (k, ns, _), obj in self.server.objects.items()
-            if k == kind and namespace in (None, ns) and _selected(obj, selector)
+            if k == kind and namespace in (None, ns) and _selected(obj, selector) and _chosen(obj, fields)
         ]
         return Listing(found, str(self.server.version))
 
@@ -219,6 +221,18 @@ def _position(obj: Mapping[str, Any]) -> Position:
 
 def _selected(obj: Object, selector: str) -> bool:
     return not selector or selector in (obj["metadata"].get("labels") or {})
+
+
+def _chosen(obj: Object, fields: str) -> bool:
+    """Whether an object has these values: `path.to.field=value`, separated by commas."""
+    for wanted in filter(None, fields.split(",")):
+        path, _, value = wanted.partition("=")
+        found: Any = obj
+        for name in path.split("."):
+            found = (found or {}).get(name)
+        if found != value:
+            return False
+    return True
 
 
 def _without_version(obj: Object) -> Object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 from agent_operator.core.plan import Plan
 from agent_operator.core.reconcile import reconcile
 from agent_operator.core.snapshot import ApplyFailure, Defaults, Snapshot
-from tests.property.world import START, UID, agent, ready_world, set_container, set_unschedulable
+from tests.property.world import (
+    START,
+    UID,
+    agent,
+    mount_failure,
+    ready_world,
+    set_container,
+    set_creating,
+    set_unschedulable,
+)
 
 WORDS = (
     "name namespace labels annotations ownerReferences controller uid status spec conditions type reason "
@@ -28,6 +38,7 @@ json_values = st.recursive(
     max_leaves=25,
 )
 objects = st.dictionaries(KEYS, json_values, max_size=6)
+MOUNT_FAILURES = ('secret "hub" not found', "references non-existent secret key: token", "disk is broken: ")
 foreign_text = st.text(max_size=3000) | st.text(alphabet='"\\\n\x1b\x00é😀', max_size=3000)
 patient = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -45,15 +56,26 @@ def check(snapshot: Snapshot) -> Plan:
 
 
 @patient
-@given(spec=json_values, status=json_values, extra=objects, pods=st.lists(objects, max_size=3))
-def test_garbage_in_an_agent_and_its_pods_is_no_error(
-    spec: Any, status: Any, extra: dict[str, Any], pods: list[dict[str, Any]]
+@given(
+    spec=json_values,
+    status=json_values,
+    extra=objects,
+    pods=st.lists(objects, max_size=3),
+    warnings=st.lists(objects, max_size=3),
+)
+def test_garbage_in_an_agent_its_pods_and_their_events_is_no_error(
+    spec: Any,
+    status: Any,
+    extra: dict[str, Any],
+    pods: list[dict[str, Any]],
+    warnings: list[dict[str, Any]],
 ) -> None:
     manifest = agent()
     manifest["metadata"] = {**extra, **manifest["metadata"]}
     broken = {**manifest, "spec": spec, "status": status}
-    check(Snapshot(broken, (), tuple(pods), Defaults("image")))
-    check(Snapshot({**manifest, "status": status}, (), tuple(pods), Defaults("image")))
+    events = tuple(warnings)
+    check(Snapshot(broken, (), tuple(pods), Defaults("image"), warnings=events))
+    check(Snapshot({**manifest, "status": status}, (), tuple(pods), Defaults("image"), warnings=events))
 
 
 @patient
@@ -100,6 +122,8 @@ def test_a_status_stays_below_8_kilobytes_whatever_pods_and_servers_say(
         ended = {"exitCode": 1, "reason": reason, "message": message, "finishedAt": "2026-01-01T00:00:00Z"}
         waiting = {"reason": reason, "message": message}
         set_container(pod, state={"waiting": waiting}, lastState={"terminated": ended}, restartCount=7)
+    set_creating(world.pods[3], START - timedelta(minutes=1))
+    warnings = tuple(mount_failure(world.pods[3], f"{words}{texts[3]}", START) for words in MOUNT_FAILURES)
     set_unschedulable(world.pods[4], "Insufficient " + texts[4])
     set_unschedulable(world.pods[5], 'persistentvolumeclaim "x" not found' + texts[5])
     world.count()
@@ -109,7 +133,7 @@ def test_a_status_stays_below_8_kilobytes_whatever_pods_and_servers_say(
         for code, text in zip(("NameTaken", "Forbidden", "Invalid", "Other"), texts, strict=False)
     )
     seen = world.snapshot()
-    plan = check(Snapshot(seen.agent, seen.children, seen.pods, seen.defaults, blocked))
+    plan = check(Snapshot(seen.agent, seen.children, seen.pods, seen.defaults, blocked, warnings))
     assert plan.status is not None
     assert len(plan.status["diagnoses"]) <= 5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -14,13 +15,21 @@ from agent_operator.core.plan import Apply, Delete, Plan
 from tests.property.world import (
     REVISION,
     World,
+    mount_failure,
     set_container,
+    set_creating,
     set_ready,
     set_unschedulable,
     terminated,
 )
 
 MODELS = [f"oci://registry.example.com/models/geography:v{n}" for n in range(1, 4)]
+POD_STATES = ["ready", "crash", "pending", "oom", "mount"]
+TOOL = {
+    "name": "weather",
+    "http": {"url": "http://weather", "description": "The weather."},
+    "tokenSecretRef": {"name": "weather"},
+}
 CRASH = '{"code":"ModelNotFound","message":"no config.json in /models/model","remedy":"correct the URI"}'
 
 events = st.lists(
@@ -33,8 +42,10 @@ events = st.lists(
         st.tuples(st.just("replicas"), st.integers(0, 3)),
         st.tuples(st.just("suspend"), st.booleans()),
         st.tuples(st.just("runtime"), st.sampled_from([None, {"image": "registry.example.com/own:1"}])),
+        st.tuples(st.just("agent"), st.sampled_from([None, {"tools": [TOOL], "sessions": {}}])),
+        st.tuples(st.just("access"), st.sampled_from([None, {"apiKeysSecretRef": {"name": "keys"}}])),
         st.tuples(st.just("unsupported"), st.booleans()),
-        st.tuples(st.just("pod"), st.integers(0, 9), st.sampled_from(["ready", "crash", "pending", "oom"])),
+        st.tuples(st.just("pod"), st.integers(0, 9), st.sampled_from(POD_STATES)),
         st.tuples(st.just("delete-child"), st.integers(0, 9)),
         st.tuples(st.just("edit-deployment"), st.integers(0, 9)),
         st.tuples(st.just("edit-service"), st.sampled_from(["selector", "port"])),
@@ -56,7 +67,7 @@ def happen(world: World, event: tuple[Any, ...]) -> None:
         world.run_controllers()
     elif kind == "model":
         world.change(model={"uri": rest[0]})
-    elif kind in ("replicas", "suspend", "runtime"):
+    elif kind in ("replicas", "suspend", "runtime", "agent", "access"):
         world.change(**{kind: rest[0]})
     elif kind == "unsupported":
         world.change(autoscaling={"maxReplicas": 3} if rest[0] else None)
@@ -86,6 +97,10 @@ def change_pod(world: World, pod: dict[str, Any], state: str) -> None:
         set_container(pod, state=terminated(world.now, message=CRASH), restartCount=3)
     elif state == "oom":
         set_container(pod, state=terminated(world.now, code=137, reason="OOMKilled"), restartCount=1)
+    elif state == "mount":
+        set_creating(pod, world.now - timedelta(seconds=7))
+        note = 'MountVolume.SetUp failed for volume "runtime-secrets" : secret "weather" not found'
+        world.warnings.append(mount_failure(pod, note, world.now))
     else:
         set_unschedulable(pod, "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
     world.count()

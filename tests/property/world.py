@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -39,6 +40,7 @@ class World:
         self.image = image
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.pods: list[dict[str, Any]] = []
+        self.warnings: list[dict[str, Any]] = []
         self.now = START
         self.status_writes = 0
         self._uids = 0
@@ -50,7 +52,10 @@ class World:
         return Snapshot(self.agent, children, tuple(self.pods), Defaults(self.image))
 
     def plan(self) -> Plan:
-        return reconcile(self.snapshot(), self.now)
+        plan = reconcile(self.snapshot(), self.now)
+        asked = {pod.uid for pod in plan.inspect}
+        told = tuple(event for event in self.warnings if event["regarding"]["uid"] in asked)
+        return reconcile(replace(self.snapshot(), warnings=told), self.now) if told else plan
 
     def step(self) -> Plan:
         """One reconcile, carried out."""
@@ -160,7 +165,12 @@ class World:
         return {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": f"{deployment['metadata']['name']}-{self.uid()}", "labels": labels},
+            "metadata": {
+                "name": f"{deployment['metadata']['name']}-{self.uid()}",
+                "namespace": "default",
+                "uid": self.uid(),
+                "labels": labels,
+            },
             "spec": {"containers": containers},
             "status": {"phase": "Pending"},
         }
@@ -231,6 +241,43 @@ def set_container(pod: dict[str, Any], **status: Any) -> None:
 def set_unschedulable(pod: dict[str, Any], message: str) -> None:
     refused = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     pod["status"] = {"phase": "Pending", "conditions": [refused]}
+
+
+def set_creating(pod: dict[str, Any], since: datetime) -> None:
+    """The pod has a node since then, and the kubelet works on its volumes."""
+    moment = since.strftime("%Y-%m-%dT%H:%M:%SZ")
+    waiting = {"reason": "ContainerCreating"}
+    pod["status"] = {
+        "phase": "Pending",
+        "conditions": [
+            {"type": "PodScheduled", "status": "True", "lastTransitionTime": moment},
+            {"type": "PodReadyToStartContainers", "status": "False", "lastTransitionTime": moment},
+            {"type": "Ready", "status": "False", "lastTransitionTime": moment},
+        ],
+        "containerStatuses": [
+            {"name": "runtime", "ready": False, "restartCount": 0, "state": {"waiting": waiting}}
+        ],
+    }
+
+
+def mount_failure(
+    pod: dict[str, Any], note: str, at: datetime, reason: str = "FailedMount"
+) -> dict[str, Any]:
+    """What the kubelet tells about a volume, as events.k8s.io returns it."""
+    moment = at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": f"{pod['metadata']['name']}.1", "namespace": "default"},
+        "type": "Warning",
+        "reason": reason,
+        "note": note,
+        "regarding": {"kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]},
+        "deprecatedFirstTimestamp": moment,
+        "deprecatedLastTimestamp": moment,
+        "deprecatedCount": 3,
+        "eventTime": None,
+    }
 
 
 def terminated(

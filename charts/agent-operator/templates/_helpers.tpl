@@ -109,9 +109,10 @@ among them: pods refer to them, the kubelet reads them.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
+# list: what a pod waits for, for example a Secret, stands in the kubelet's events and nowhere else.
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create]
+  verbs: [create, list]
 {{- end }}
 
 {{/* Combinations of values that the schema cannot explain well. */}}

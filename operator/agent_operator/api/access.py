@@ -19,7 +19,9 @@ class Access(ApiModel):
 
     api_keys_secret_ref: SecretRef | None = Field(
         default=None,
-        description="Secret whose values are the accepted API keys; no key is asked for when absent.",
+        description="Secret of API keys, one entry per key: its name is shown in logs and limits, its value "
+        "is sha256:HASH, a JSON object with limits, or the key itself (`agent-runtime keys new` makes one). "
+        "Changes take effect without a restart. No key is asked for when absent.",
     )
     allowed_namespaces: tuple[Label, ...] = Field(
         default=(),

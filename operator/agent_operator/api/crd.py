@@ -133,7 +133,7 @@ def _mark_unsupported(spec: Schema, line: Unsupported) -> None:
     node = spec
     for name in line.path.split("."):
         node = node["properties"][name]
-    if line.when is None and "default" not in node:
+    if "default" not in node:
         node["description"] += f" {NOT_YET}"
     else:
         node["description"] += f" Not supported by this version: {line.feature}; {line.remedy}."

@@ -7,7 +7,6 @@ one is missing. The change that builds a feature moves its line from UNSUPPORTED
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +21,18 @@ SUPPORTED = frozenset(
         "model.uri",
         "model.revision",
         "model.tokenSecretRef",
+        "model.remote",
         "model.dtype",
+        "model.quantization",
         "agent.systemPrompt",
+        "agent.tools",
+        "agent.decision",
+        "agent.limits",
+        "agent.prices",
+        "agent.sessions",
         "runtime.image",
-        "runtime.parameters.maxConcurrency",
-        "runtime.parameters.maxQueuedRequests",
-        "runtime.parameters.maxInputTokens",
-        "runtime.parameters.maxOutputTokens",
-        "runtime.logging.level",
+        "runtime.parameters",
+        "runtime.logging",
         "resources.gpu.count",
         "resources.gpu.resourceName",
         "resources.requests",
@@ -37,6 +40,7 @@ SUPPORTED = frozenset(
         "strategy.progressDeadlineSeconds",
         "health.startupDeadlineSeconds",
         "health.stallSeconds",
+        "access.apiKeysSecretRef",
         "template",
     }
 )
@@ -48,7 +52,7 @@ class UnsupportedField:
     """A field of one specification that this version cannot honour."""
 
     path: str
-    """Field path from the root, for example `spec.agent.tools`."""
+    """Field path from the root, for example `spec.autoscaling`."""
     why: str
     """One sentence: what is not there."""
     remedy: str
@@ -61,29 +65,14 @@ class Unsupported:
 
     path: str
     feature: str
-    """What the user would get, as subject of a sentence in the plural."""
+    """What the user would get, as subject of a sentence in the plural. Any value but the schema's default
+    asks for it."""
     remedy: str
-    when: Callable[[Any], bool] | None = None
-    """Whether a value asks for the feature; when None, any value but the schema's default does."""
 
 
 UNSUPPORTED = (
-    Unsupported(
-        "model.uri",
-        "models from s3://",
-        "use hf://, oci:// or pvc://",
-        when=lambda uri: uri is not None and uri.startswith("s3://"),
-    ),
-    Unsupported("model.remote", "remote models", "set model.uri instead"),
     Unsupported("model.candidates", "several model candidates", "name one model in model.uri"),
     Unsupported("model.selection", "model selection rules", "remove it and name one model in model.uri"),
-    Unsupported("agent.tools", "tools", "remove it"),
-    Unsupported("agent.decision", "decision policies", "remove it"),
-    Unsupported("agent.limits", "limits of an agent run", "remove it; runtime.parameters bounds requests"),
-    Unsupported("agent.sessions", "sessions", "remove it and send the conversation with each request"),
-    Unsupported("runtime.parameters.maxBatchSize", "batching settings", "remove it; use maxConcurrency"),
-    Unsupported("runtime.parameters.batchWaitMilliseconds", "batching settings", "remove it"),
-    Unsupported("runtime.logging.path", "log files", "remove it and read the logs with kubectl logs"),
     Unsupported(
         "resources.gpu.deviceClassName",
         "devices by dynamic resource allocation",
@@ -101,7 +90,11 @@ UNSUPPORTED = (
     Unsupported("tuning.objective", "tuning runs", "remove tuning"),
     Unsupported("tuning.maxTrials", "tuning runs", "remove tuning"),
     Unsupported("remediation.mode", "automatic repairs", "use Disabled"),
-    Unsupported("access", "rules of who may call", "remove it and use a NetworkPolicy of your own"),
+    Unsupported(
+        "access.allowedNamespaces",
+        "rules of which namespaces may call",
+        "remove it and use a NetworkPolicy of your own",
+    ),
 )
 
 
@@ -110,7 +103,7 @@ def unsupported(spec: AgentDeploymentSpec) -> list[UnsupportedField]:
     found = []
     for line in UNSUPPORTED:
         present, value, default = _lookup(spec, line.path)
-        if present and (line.when(value) if line.when else value != default):
+        if present and value != default:
             why = f"{line.feature} are not supported by this version of the operator"
             found.append(UnsupportedField(f"spec.{line.path}", why, line.remedy))
     return found

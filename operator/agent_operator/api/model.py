@@ -23,6 +23,14 @@ class DType(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class Quantization(StrEnum):
+    """Whether weights are stored in fewer bits than they were trained in."""
+
+    DISABLED = "Disabled"
+    INT8 = "Int8"
+    INT4 = "Int4"
+
+
 class Objective(StrEnum):
     """What makes one candidate better than another."""
 
@@ -41,7 +49,19 @@ class RemoteModel(ApiModel):
         min_length=1, max_length=253, description="Model name sent in requests.", examples=["large-chat"]
     )
     api_key_secret_ref: SecretKeyRef | None = Field(
-        default=None, description="Secret key holding the API key, sent as bearer token."
+        default=None,
+        description="Secret key holding the API key, sent as bearer token; mounted as a file.",
+    )
+    context_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000_000,
+        description="The model's context length in tokens, where known: a longer request is then refused "
+        "before it is sent.",
+        examples=[32768],
+    )
+    timeout_seconds: int = Field(
+        default=120, ge=1, le=3600, description="Longest wait for the first byte of an answer, in seconds."
     )
 
 
@@ -61,10 +81,10 @@ class ModelReference(ApiModel):
             "FieldValueForbidden",
         ),
         Rule(
-            "!has(self.tokenSecretRef) || (has(self.uri) && "
-            "(self.uri.startsWith('hf://') || self.uri.startsWith('s3://')))",
-            "tokenSecretRef is only for hf:// and s3:// models; a private registry needs imagePullSecrets in "
-            "spec.template.spec, a remote model remote.apiKeySecretRef",
+            "!has(self.tokenSecretRef) || (has(self.uri) && self.uri.startsWith('hf://'))",
+            "tokenSecretRef is only for hf:// models; a private registry needs imagePullSecrets in "
+            "spec.template.spec, a bucket AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the env of its "
+            "container runtime, a remote model remote.apiKeySecretRef",
             ".tokenSecretRef",
             "FieldValueForbidden",
         ),
@@ -72,6 +92,12 @@ class ModelReference(ApiModel):
             "!has(self.remote) || !has(self.dtype) || self.dtype == 'auto'",
             "dtype is for weights that are loaded; remove it, or use uri instead of remote",
             ".dtype",
+            "FieldValueForbidden",
+        ),
+        Rule(
+            "!has(self.remote) || !has(self.quantization) || self.quantization == 'Disabled'",
+            "quantization is for weights that are loaded; remove it, or use uri instead of remote",
+            ".quantization",
             "FieldValueForbidden",
         ),
     )
@@ -83,7 +109,10 @@ class ModelReference(ApiModel):
         description="Where the weights are: hf://organisation/name (Hugging Face hub), "
         "oci://registry/repository:tag or oci://registry/repository@sha256:digest (mounted read-only as "
         "image volume), pvc://claim/path (PersistentVolumeClaim in the same namespace, mounted read-only), "
-        "or s3://bucket/key. The folder has the layout of save_pretrained.",
+        "or s3://bucket/key. The folder has the layout of save_pretrained. An s3:// model needs what every "
+        "S3 client needs, in the env of container runtime in spec.template.spec: AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY (from a Secret) unless the node or a workload identity gives credentials, "
+        "AWS_REGION, and AWS_ENDPOINT_URL for another server than Amazon's.",
         examples=["hf://google/flan-t5-xl"],
     )
     revision: str | None = Field(
@@ -96,13 +125,20 @@ class ModelReference(ApiModel):
         examples=["main"],
     )
     token_secret_ref: SecretKeyRef | None = Field(
-        default=None, description="Secret key holding the access token for a gated or private model."
+        default=None,
+        description="Secret key holding the access token for a gated or private hf:// model; mounted as a "
+        "file.",
     )
     remote: RemoteModel | None = Field(
         default=None, description="Use a model behind an OpenAI-compatible API instead of uri."
     )
     dtype: DType = Field(
         default=DType.AUTO, description="Number format of the weights in memory; auto takes the model's own."
+    )
+    quantization: Quantization = Field(
+        default=Quantization.DISABLED,
+        description="Int8 or Int4 store the weights in 8 or 4 bits by bitsandbytes, for less memory at some "
+        "loss of accuracy. Needs a runtime image with the extra quantization.",
     )
 
 

@@ -29,12 +29,19 @@ ANNOTATION_PAUSED = f"{GROUP}/paused"
 
 RUNTIME_CONTAINER = "runtime"
 RUNTIME_PORT_NAME = "http"
+ADMIN_PORT_NAME = "admin"
+"""Port of probes, metrics and changes while serving; no Service exposes it."""
 
 VOLUME_CONFIG = "config"
 VOLUME_MODEL = "model"
 VOLUME_CACHE = "cache"
 VOLUME_TMP = "tmp"
-OWNED_VOLUMES = (VOLUME_CONFIG, VOLUME_MODEL, VOLUME_CACHE, VOLUME_TMP)
+VOLUME_SECRETS = "runtime-secrets"
+VOLUME_API_KEYS = "runtime-api-keys"
+VOLUME_LOGS = "runtime-logs"
+OWNED_VOLUMES = (
+    VOLUME_CONFIG, VOLUME_MODEL, VOLUME_CACHE, VOLUME_TMP, VOLUME_SECRETS, VOLUME_API_KEYS, VOLUME_LOGS,
+)  # fmt: skip
 """Volumes of the runtime pod; a template may add others but not redefine these."""
 
 NAME_MAX_LENGTH = 50

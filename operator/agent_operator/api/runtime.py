@@ -11,6 +11,9 @@ from pydantic import Field
 
 from agent_operator.api.base import ApiModel
 
+LOG_PATH = r"^(/[A-Za-z0-9_][A-Za-z0-9._-]*){2,}$"
+"""A file in a folder; no segment starts with a dot, so `..` leads nowhere."""
+
 
 class LogLevel(StrEnum):
     """Least severe message that is logged; the names are those of Python's logging."""
@@ -30,6 +33,13 @@ class Parameters(ApiModel):
     max_queued_requests: int = Field(
         default=64, ge=0, le=65_536, description="Requests one replica lets wait; further ones get HTTP 429."
     )
+    max_queued_tokens: int = Field(
+        default=65_536,
+        ge=1,
+        le=100_000_000,
+        description="Input and requested output tokens of all requests one replica lets wait; further ones "
+        "get HTTP 429.",
+    )
     max_input_tokens: int = Field(
         default=2048, ge=1, le=10_000_000, description="Longest accepted input of a request, in tokens."
     )
@@ -40,7 +50,7 @@ class Parameters(ApiModel):
         default=None,
         ge=1,
         le=4096,
-        description="Requests computed together in one step; chosen by the runtime when absent.",
+        description="Requests computed together in one step; maxConcurrency when absent.",
         examples=[8],
     )
     batch_wait_milliseconds: int | None = Field(
@@ -49,6 +59,9 @@ class Parameters(ApiModel):
         le=10_000,
         description="Longest wait, in milliseconds, for a batch to fill; chosen by the runtime when absent.",
         examples=[5],
+    )
+    request_timeout_seconds: int = Field(
+        default=600, ge=1, le=86_400, description="Deadline of a request that names none, in seconds."
     )
 
 
@@ -60,8 +73,10 @@ class Logging(ApiModel):
         default=None,
         min_length=1,
         max_length=1024,
-        pattern=r"^/[^\s]*$",
-        description="Absolute path of a file to write the logs to as well.",
+        pattern=LOG_PATH,
+        description="Absolute path of a file to write the logs to as well, rotated. Its folder becomes an "
+        "empty volume of the pod, unless spec.template mounts a volume there, so it must be one of its own, "
+        "for example below /var/log.",
         examples=["/var/log/agent/agent.log"],
     )
 

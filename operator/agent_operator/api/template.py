@@ -19,7 +19,7 @@ _OWNED_CONTAINER_FIELDS = {
     "image": "use spec.runtime.image",
     "command": "the operator starts the runtime",
     "args": "the operator starts the runtime",
-    "ports": "the runtime's port is fixed",
+    "ports": "the runtime's ports are fixed",
     "resources": "use spec.resources",
     "startupProbe": "use spec.health",
     "readinessProbe": "use spec.health",

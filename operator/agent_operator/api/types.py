@@ -68,6 +68,16 @@ Quantity = Annotated[
 """Kubernetes resource quantity: an integer or a string such as `500m` or `2Gi`; never negative."""
 
 
+def _above_zero(value: str) -> str:
+    if not float(value) > 0:
+        raise ValueError("must be greater than 0")
+    return value
+
+
+PositiveDecimal = Annotated[Decimal, AfterValidator(_above_zero)]
+"""Decimal above 0; the schema cannot say so, a CEL rule does."""
+
+
 class Mode(StrEnum):
     """How far the operator may go on its own."""
 

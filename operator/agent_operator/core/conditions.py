@@ -50,6 +50,8 @@ class Situation:
     """Nothing goes on without somebody's doing."""
     faults: tuple[Diagnosis, ...] = ()
     restarted: Diagnosis | None = None
+    advice: str = ""
+    """A sentence about what works and may surprise, told while nothing is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,9 @@ def ready(situation: Situation) -> Verdict:
         return Verdict(ConditionStatus.FALSE, Reason.SCALED_TO_ZERO, "spec.replicas is 0; raise it to serve.")
     if situation.faults:
         return Verdict(status, situation.faults[0].reason, _explained(situation))
-    return Verdict(status, _progress(situation), _progress_message(situation))
+    advice = f" {situation.advice}." if situation.advice else ""
+    message = clean(_progress_message(situation) + advice, MESSAGE_LIMIT)
+    return Verdict(status, _progress(situation), message)
 
 
 def reconciling(situation: Situation) -> Verdict:

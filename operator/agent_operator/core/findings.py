@@ -13,11 +13,13 @@ from agent_operator.api import Reason
 from agent_operator.api.names import RUNTIME_CONTAINER, VOLUME_MODEL
 from agent_operator.core import observed
 from agent_operator.core.children.deployment import runtime_image
+from agent_operator.core.children.secrets import uses
 from agent_operator.core.diagnosis import (
     Diagnosis,
     Subject,
     diagnose,
     each_once,
+    mounts,
     recent_restart,
     refused_children,
     refused_pods,
@@ -26,17 +28,19 @@ from agent_operator.core.diagnosis.text import clean
 from agent_operator.core.observed import Object, Observed
 from agent_operator.core.reading import condition, mapping, mappings, text
 from agent_operator.core.rollout import RevisionState
-from agent_operator.core.snapshot import ApplyFailure
+from agent_operator.core.snapshot import ApplyFailure, PodReference
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Faults, the most important first; a restart that was survived; and when to look again."""
+    """Faults, the most important first; a restart that was survived; when to look again; and the pods whose
+    events would tell more."""
 
     faults: tuple[Diagnosis, ...]
     stalled: bool
     restarted: Diagnosis | None
     recheck_after: timedelta | None
+    inspect: tuple[PodReference, ...] = ()
 
 
 def investigate(
@@ -47,33 +51,37 @@ def investigate(
     serve: str,
     wanted: int,
     blocked: tuple[ApplyFailure, ...],
+    warnings: tuple[Object, ...],
     now: datetime,
 ) -> Findings:
     """Look at what matters of a snapshot."""
     by_name = {state.revision: state for state in states}
     server, aim = by_name.get(serve), by_name.get(target)
     other = serve if serve != target and server is not None and server.ready > 0 else None
-    faults = refused_children(blocked)
-    late = False
+    short: list[tuple[str, str | None]] = []
     if wanted > 0 and aim is not None and not aim.complete:
-        late = observed.deadline_exceeded(seen.deployments[target])
-        faults += _of_revision(seen, target, other)
+        short.append((target, other))
     if wanted > 0 and serve != target and server is not None and server.ready < wanted:
-        faults += _of_revision(seen, serve, None)
+        short.append((serve, None))
+    pods = [pod for name, _ in short for pod in seen.pods.get(name, ())]
+    mount_errors = mounts.errors(pods, warnings, now)
+    faults = refused_children(blocked)
+    for name, served_by in short:
+        live = seen.deployments[name]
+        subject = _subject(live, served_by)
+        faults += [*refused_pods(live), *diagnose(subject, seen.pods.get(name, ()), mount_errors)]
+    late = (target, other) in short and observed.deadline_exceeded(seen.deployments[target])
     if late and not faults:
         faults.append(_too_slow(seen.deployments[target]))
-    restart = recent_restart(seen.pods.get(serve, ()), now)
+    restart, look = recent_restart(seen.pods.get(serve, ()), now), mounts.look(pods, now)
+    pauses = [pause for pause in (restart[1] if restart else None, look.again_after) if pause is not None]
     return Findings(
         faults=each_once(faults),
         stalled=bool(faults) and (late or faults[0].needs_user),
         restarted=restart[0] if restart else None,
-        recheck_after=restart[1] if restart else None,
+        recheck_after=min(pauses, default=None),
+        inspect=look.pods,
     )
-
-
-def _of_revision(seen: Observed, name: str, served_by: str | None) -> list[Diagnosis]:
-    live = seen.deployments[name]
-    return [*refused_pods(live), *diagnose(_subject(live, served_by), seen.pods.get(name, ()))]
 
 
 def _subject(live: Object, served_by: str | None) -> Subject:
@@ -91,6 +99,7 @@ def _subject(live: Object, served_by: str | None) -> Subject:
         runtime_image=runtime_image(template),
         gpu_resource=resource,
         gpu_count=clean(str(amount), 20),
+        secrets=uses(template),
         served_by=served_by,
     )
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from agent_operator.core.snapshot import ApplyFailure
+from agent_operator.core.snapshot import ApplyFailure, PodReference
 
-__all__ = ["Apply", "ApplyFailure", "Delete", "Event", "Plan"]
+__all__ = ["Apply", "ApplyFailure", "Delete", "Event", "Plan", "PodReference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ class Plan:
 
     `status` is the whole status we own, or None when its meaning did not change.
     `requeue_after` is in seconds, None when only a change may wake us; `why` says in a sentence what
-    was decided (for the log line of this reconcile).
+    was decided (for the log line of this reconcile). `inspect` are pods whose events would tell more:
+    with them in the snapshot the decision is to be made again before anything is carried out.
     """
 
     writes: tuple[Apply | Delete, ...] = ()
@@ -60,3 +61,4 @@ class Plan:
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
     why: str = ""
+    inspect: tuple[PodReference, ...] = ()

@@ -52,8 +52,9 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
         writes, blocked = (), ()
 
     found = findings.investigate(
-        seen, states, target=target.name, serve=decision.serve, wanted=asked.wanted, blocked=blocked, now=now
-    )
+        seen, states, target=target.name, serve=decision.serve, wanted=asked.wanted, blocked=blocked,
+        warnings=snapshot.warnings, now=now,
+    )  # fmt: skip
     situation = _situation(asked, target, decision, states, found, paused=paused)
     report = _report(agent, asked, seen, situation)
     return _plan(agent, status.build(agent, owner, situation, report, now), writes, found, decision.why)
@@ -125,6 +126,7 @@ def _situation(
         stalled=found.stalled,
         faults=found.faults,
         restarted=found.restarted,
+        advice=asked.advice,
     )
 
 
@@ -136,7 +138,7 @@ def _report(agent: Mapping[str, Any], asked: Request, seen: Observed, situation:
     return status.Report(
         replicas=count(live, "status", "replicas") if refused else asked.wanted,
         ready_replicas=situation.ready,
-        model=asked.model.display,
+        model=asked.model_name,
         gpu=str(asked.gpus) if asked.gpus else "-",
         current_revision=situation.serve if situation.ready > 0 else kept,
         update_revision=situation.target,
@@ -155,4 +157,5 @@ def _plan(
         events=events(old, new) if changed else (),
         requeue_after=recheck.total_seconds() if recheck else None,
         why=why,
+        inspect=found.inspect if found else (),
     )

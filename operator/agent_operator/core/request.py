@@ -1,4 +1,4 @@
-"""What was asked for, or why it cannot be done. Layer: core, pure; imports api and core.reading.
+"""What was asked for, or why it cannot be done. Layer: core, pure; imports api and core.*.
 
 The one idea: a specification is either understood and possible in this version as a whole, or refused
 as a whole with every field named; nothing is done by halves and nothing is silently ignored.
@@ -13,7 +13,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent_operator.api import AgentDeploymentSpec, ModelUri, Reason, parse_model_uri
+from agent_operator.api.agent import SessionStore
 from agent_operator.api.features import unsupported
+from agent_operator.core.children.volumes import log_problem
 from agent_operator.core.diagnosis.text import clean
 
 _NAMED = 5
@@ -25,7 +27,8 @@ class Request:
     """A specification that can be carried out."""
 
     spec: AgentDeploymentSpec
-    model: ModelUri
+    model: ModelUri | None
+    """Where the weights are, None for a remote model."""
 
     @property
     def wanted(self) -> int:
@@ -36,6 +39,23 @@ class Request:
     def gpus(self) -> int:
         """Devices per replica."""
         return self.spec.resources.gpu.count if self.spec.resources and self.spec.resources.gpu else 0
+
+    @property
+    def model_name(self) -> str:
+        """Short name of the model, for tables."""
+        remote = self.spec.model.remote
+        return self.model.display if self.model else remote.model if remote else ""
+
+    @property
+    def advice(self) -> str:
+        """A sentence about what works and may surprise, "" when there is none."""
+        sessions = self.spec.agent.sessions if self.spec.agent else None
+        if sessions is None or sessions.store is not SessionStore.MEMORY or self.wanted <= 1:
+            return ""
+        return (
+            "Each session lives in the memory of one replica, and only that one knows it; to share sessions, "
+            "use spec.agent.sessions.store Redis"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +75,15 @@ def read(agent: Mapping[str, Any]) -> Request | Refusal:
     if missing := unsupported(spec):
         faults = [f"{field.path}: {field.why}; {field.remedy}" for field in missing]
         return Refusal(Reason.FEATURE_NOT_SUPPORTED, _listed(faults))
-    if spec.model.uri is None:
-        return _invalid(["spec.model: set model.uri"])
+    if (spec.model.uri is None) == (spec.model.remote is None):
+        return _invalid(["spec.model: set exactly one of model.uri and model.remote"])
     try:
-        return Request(spec, parse_model_uri(spec.model.uri))
+        model = parse_model_uri(spec.model.uri) if spec.model.uri is not None else None
     except ValueError as error:
         return _invalid([f"spec.model.uri: {error}"])
+    if (problem := log_problem(spec, model)) is not None:
+        return _invalid([f"spec.runtime.logging.path: {problem}"])
+    return Request(spec, model)
 
 
 def _invalid(faults: list[str]) -> Refusal:

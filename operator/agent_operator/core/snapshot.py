@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["ApplyFailure", "Defaults", "FailureKind", "Snapshot"]
+__all__ = ["ApplyFailure", "Defaults", "FailureKind", "PodReference", "Snapshot"]
 
 FailureKind = Literal["NameTaken", "Forbidden", "Invalid", "Conflict", "Other"]
 
@@ -33,6 +33,15 @@ class ApplyFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class PodReference:
+    """One pod, as an Event names it."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One AgentDeployment and everything that belongs to it, as read from the cache. Never mutated."""
 
@@ -45,3 +54,5 @@ class Snapshot:
     defaults: Defaults
     blocked: tuple[ApplyFailure, ...] = ()
     """What could not be written at the last attempt, as data; empty once it succeeds."""
+    warnings: tuple[Mapping[str, Any], ...] = ()
+    """Events of type Warning (events.k8s.io) about the pods that the plan without them asked for."""

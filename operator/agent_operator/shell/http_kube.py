@@ -75,8 +75,11 @@ class HttpKube:
     async def get(self, kind: Kind, namespace: str, name: str) -> Object:
         return await self._request("GET", kind.path(namespace, name))
 
-    async def list(self, kind: Kind, namespace: str | None = None, *, selector: str = "") -> Listing:
-        params = {"limit": str(PAGE_SIZE)} | ({"labelSelector": selector} if selector else {})
+    async def list(
+        self, kind: Kind, namespace: str | None = None, *, selector: str = "", fields: str = ""
+    ) -> Listing:
+        chosen = {"labelSelector": selector, "fieldSelector": fields}
+        params = {"limit": str(PAGE_SIZE)} | {name: value for name, value in chosen.items() if value}
         objects: list[Object] = []
         version = ""
         while True:

@@ -67,8 +67,10 @@ class Kube(Protocol):
     async def get(self, kind: Kind, namespace: str, name: str) -> Object:
         """Read one object from the API server, never from a cache."""
 
-    async def list(self, kind: Kind, namespace: str | None = None, *, selector: str = "") -> Listing:
-        """All objects of a kind, in one namespace or in all (None)."""
+    async def list(
+        self, kind: Kind, namespace: str | None = None, *, selector: str = "", fields: str = ""
+    ) -> Listing:
+        """All objects of a kind, in one namespace or in all (None), chosen by labels and by fields."""
 
     async def create(self, obj: Object) -> Object:
         """POST. Raises AlreadyExistsError when the name is taken."""

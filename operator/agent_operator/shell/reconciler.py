@@ -1,8 +1,9 @@
 """One reconcile: look, decide, act. Layer: shell; imports core and the rest of the shell.
 
 The one idea: look at the cache, ask the core, write what it says. The order of acting is fixed: children,
-then the status that tells about them, then events. If the API server refused something new, the core is
-asked once more before the status is written, so the status tells the refusal it caused.
+then the status that tells about them, then events. The core is asked once more before anything is written
+when it wants to know what the cluster said about some pods, and before the status is written when the API
+server refused something new, so the status tells the refusal it caused.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from agent_operator.observability.logging import add_to_context
 from agent_operator.shell.execute import PERMANENT, Executor
 from agent_operator.shell.kinds import AGENT
 from agent_operator.shell.kube import Object
+from agent_operator.shell.pod_warnings import PodWarnings
 from agent_operator.shell.recorder import Recorder
 from agent_operator.shell.snapshots import Key, Store, build_snapshot
 
@@ -46,6 +48,7 @@ class Reconciler:
         store: Store,
         executor: Executor,
         recorder: Recorder,
+        warnings: PodWarnings,
         decide: Decide,
         defaults: Defaults,
         now: Callable[[], datetime],
@@ -53,6 +56,7 @@ class Reconciler:
         self._store = store
         self._executor = executor
         self._recorder = recorder
+        self._warnings = warnings
         self._decide = decide
         self._defaults = defaults
         self._now = now
@@ -71,6 +75,9 @@ class Reconciler:
             return Outcome()
         add_to_context(generation=agent["metadata"].get("generation"))
         plan = self._plan(key, agent)
+        warnings: tuple[Object, ...] = ()
+        if plan.inspect and (warnings := await self._warnings.about(plan.inspect)):
+            plan = self._plan(key, agent, warnings)
         written = await self._executor.write(agent, plan.writes)
         if written.stale:
             logger.info("decided on an outdated view, deciding again: %s", written.stale)
@@ -78,7 +85,7 @@ class Reconciler:
         failures = tuple(written.failures)
         if failures != self._blocked.get(key, ()):
             self._remember(key, failures)
-            plan = self._plan(key, agent)
+            plan = self._plan(key, agent, warnings)
         if plan.status is not None and not await self._executor.write_status(agent, plan.status):
             return Outcome(retry=True)
         await self._recorder.record(agent, plan.events)
@@ -89,8 +96,9 @@ class Reconciler:
         retry = bool(written.writes) or any(f.code not in PERMANENT for f in failures)
         return Outcome(retry=retry, requeue_after=plan.requeue_after)
 
-    def _plan(self, key: Key, agent: Object) -> Plan:
-        snapshot = build_snapshot(self._store, agent, self._defaults, self._blocked.get(key, ()))
+    def _plan(self, key: Key, agent: Object, warnings: tuple[Object, ...] = ()) -> Plan:
+        blocked = self._blocked.get(key, ())
+        snapshot = build_snapshot(self._store, agent, self._defaults, blocked, warnings)
         return self._decide(snapshot, self._now())
 
     def _remember(self, key: Key, failures: tuple[ApplyFailure, ...]) -> None:

@@ -104,7 +104,11 @@ def trim(obj: Object) -> Object:
 
 
 def build_snapshot(
-    store: Store, agent: Object, defaults: Defaults, blocked: tuple[ApplyFailure, ...]
+    store: Store,
+    agent: Object,
+    defaults: Defaults,
+    blocked: tuple[ApplyFailure, ...],
+    warnings: tuple[Object, ...] = (),
 ) -> Snapshot:
     """Everything known about one agent, in a stable order."""
     meta = agent["metadata"]
@@ -116,6 +120,7 @@ def build_snapshot(
         pods=tuple(sorted(pods, key=_by_kind_and_name)),
         defaults=defaults,
         blocked=blocked,
+        warnings=warnings,
     )
 
 

@@ -113,7 +113,7 @@ def test_enum_values_are_camel_case_words() -> None:
     def other(path: str, node: Schema) -> bool:
         words = node.get("enum", [])
         return path.rpartition(".")[2] not in FOREIGN_VOCABULARY and not all(
-            re.fullmatch("[A-Z][A-Za-z]+", word) for word in words
+            re.fullmatch("[A-Z][A-Za-z0-9]+", word) for word in words
         )
 
     assert complaints(other) == []

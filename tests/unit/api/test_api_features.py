@@ -55,7 +55,7 @@ def filled(schema: Schema) -> Any:
 
 def text(schema: Schema) -> str:
     """A text that fits the pattern: the first of a few that does."""
-    candidates = ("x", "0.5", "1", "a.b/c", "http://x", "/x", "* * * * *", "hf://a/b")
+    candidates = ("x", "0.5", "1", "a.b/c", "http://x", "/x/y", "* * * * *", "hf://a/b")
     pattern = schema.get("pattern", "")
     long_enough = (c for c in candidates if len(c) >= schema.get("minLength", 0))
     return next(c for c in long_enough if re.search(pattern, c))
@@ -118,20 +118,9 @@ def test_sections_written_out_with_their_defaults_are_not_refused() -> None:
     assert unsupported(spec) == []
 
 
-def test_a_model_in_a_bucket_is_refused_and_others_are_not() -> None:
-    refusals = {
-        uri: [
-            field.path for field in unsupported(AgentDeploymentSpec.model_validate({"model": {"uri": uri}}))
-        ]
-        for uri in ("s3://bucket/key", "hf://a/b", "pvc://a/b", "oci://localhost/a:b")
-    }
-
-    assert refusals == {
-        "s3://bucket/key": ["spec.model.uri"],
-        "hf://a/b": [],
-        "pvc://a/b": [],
-        "oci://localhost/a:b": [],
-    }
+@pytest.mark.parametrize("uri", ["s3://bucket/key", "hf://a/b", "pvc://a/b", "oci://localhost/a:b"])
+def test_a_model_may_lie_in_any_place_a_uri_can_name(uri: str) -> None:
+    assert unsupported(AgentDeploymentSpec.model_validate({"model": {"uri": uri}})) == []
 
 
 def test_a_refusal_says_what_is_missing_and_what_to_do() -> None:
@@ -149,4 +138,5 @@ def test_every_missing_feature_is_reported_at_once() -> None:
         {**MINIMAL, "access": {"allowedNamespaces": ["a"]}, "strategy": {"type": "Canary"}}
     )
 
-    assert [field.path for field in unsupported(spec)] == ["spec.strategy.type", "spec.access"]
+    paths = [field.path for field in unsupported(spec)]
+    assert paths == ["spec.strategy.type", "spec.access.allowedNamespaces"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agent_operator.core.children.secrets import SecretUse
 from agent_operator.core.diagnosis import (
     Diagnosis,
     Subject,
@@ -122,6 +123,84 @@ def test_a_known_fault_is_named_with_its_evidence(made: dict[str, Any], reason: 
     found = one(made)
     assert found.reason == reason
     assert evidence in found.evidence
+
+
+SECRETS = (
+    SecretUse("hub", "token", "spec.model.tokenSecretRef"),
+    SecretUse("search", "token", "tokenSecretRef of tool search in spec.agent.tools"),
+    SecretUse("redis", "url", "spec.agent.sessions.redisUrlSecretRef"),
+    SecretUse("keys", None, "spec.access.apiKeysSecretRef"),
+)
+
+
+def unmounted(words: str) -> Diagnosis:
+    """What is made of the kubelet's words about the secrets of a pod."""
+    made = pod()
+    made["metadata"]["uid"] = "u1"
+    note = f'MountVolume.SetUp failed for volume "runtime-secrets" : {words}'
+    (found,) = diagnose(Subject(RUNTIME, secrets=SECRETS), [made], {"u1": note})
+    assert words in found.evidence
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "reason", "remedy"),
+    [
+        (
+            'secret "hub" not found',
+            "SecretNotFound",
+            "create Secret hub with key token in this namespace, or correct spec.model.tokenSecretRef",
+        ),
+        (
+            'secret "keys" not found',
+            "SecretNotFound",
+            "create Secret keys in this namespace, or correct spec.access.apiKeysSecretRef",
+        ),
+        (
+            '[secret "hub" not found, secret "redis" not found]',
+            "SecretNotFound",
+            "create Secret hub with key token and Secret redis with key url in this namespace, or correct "
+            "spec.model.tokenSecretRef and spec.agent.sessions.redisUrlSecretRef",
+        ),
+        (
+            "references non-existent secret key: url",
+            "SecretNotFound",
+            "create key url of Secret redis in this namespace, or correct "
+            "spec.agent.sessions.redisUrlSecretRef",
+        ),
+        (
+            "references non-existent secret key: token",
+            "SecretNotFound",
+            "create key token of Secret hub or search in this namespace, or correct "
+            "spec.model.tokenSecretRef and tokenSecretRef of tool search in spec.agent.tools",
+        ),
+        (
+            'secret "of-mine" not found',
+            "SecretNotFound",
+            "create Secret of-mine in this namespace, or correct the volume in spec.template",
+        ),
+        (
+            'configmap "ca" not found',
+            "ConfigMapNotFound",
+            "create ConfigMap ca in this namespace, or correct the volume in spec.template",
+        ),
+        (
+            "configmap references non-existent config key: ca.crt",
+            "ConfigMapNotFound",
+            "create key ca.crt of the ConfigMap in this namespace, or correct the volume in spec.template",
+        ),
+        (
+            "rpc error: the disk is attached to another node",
+            "MountFailed",
+            "see kubectl describe pod; the volume is named by spec.model.uri or spec.template",
+        ),
+    ],
+)
+def test_a_volume_that_cannot_be_mounted_is_told_with_what_is_missing(
+    words: str, reason: str, remedy: str
+) -> None:
+    found = unmounted(words)
+    assert (found.reason, found.remedy) == (reason, remedy)
 
 
 @pytest.mark.parametrize("code", list(FailureCode))

@@ -52,7 +52,7 @@ def test_every_pod_is_admitted_by_the_restricted_pod_security_standard(path: Pat
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
-    allowed = {"configMap", "emptyDir", "image", "persistentVolumeClaim", "name"}
+    allowed = {"configMap", "emptyDir", "image", "persistentVolumeClaim", "projected", "secret", "name"}
     assert {key for volume in pod["volumes"] for key in volume} <= allowed
     for container in pod["containers"]:
         security = container["securityContext"]

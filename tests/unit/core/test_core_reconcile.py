@@ -16,8 +16,10 @@ from tests.property.world import (
     World,
     agent,
     kinds,
+    mount_failure,
     ready_world,
     set_container,
+    set_creating,
     set_ready,
     set_unschedulable,
     terminated,
@@ -106,10 +108,10 @@ def test_the_runtime_is_told_what_the_spec_says() -> None:
     world = ready_world(agent(agent={"systemPrompt": "Be brief."}, health={"stallSeconds": 90}))
     (data,) = (o["data"] for (kind, _), o in world.objects.items() if kind == "ConfigMap")
     config = RuntimeConfig.model_validate_json(data["config.json"])
-    assert (config.agent, config.namespace) == ("geography", "default")
+    assert (config.name, config.namespace) == ("geography", "default")
     assert config.revision == world.agent["status"]["currentRevision"]
     assert (config.model.path, config.model.served_name) == ("/models/model", "geography")
-    assert (config.system_prompt, config.stall_seconds) == ("Be brief.", 90.0)
+    assert (config.agent.system_prompt, config.stall_seconds) == ("Be brief.", 90.0)
 
 
 def test_a_volume_claim_is_mounted_whole_and_the_runtime_told_the_path() -> None:
@@ -121,6 +123,29 @@ def test_a_volume_claim_is_mounted_whole_and_the_runtime_told_the_path() -> None
     assert claim == {"claimName": "models", "readOnly": True}
     mount = next(m for m in pod["containers"][0]["volumeMounts"] if m["name"] == "model")
     assert (mount["readOnly"], mount.get("subPath")) == (True, None)
+
+
+def test_a_remote_model_is_shown_by_its_name_and_needs_no_volume() -> None:
+    remote = {"baseUrl": "https://llm.example.com/v1", "model": "large-chat"}
+    world = ready_world(agent(model={"remote": remote}))
+    assert (world.agent["status"]["model"], world.agent["status"]["gpu"]) == ("large-chat", "-")
+    assert told(world) == ("True", "Ready")
+    pod = world.deployments()[0]["spec"]["template"]["spec"]
+    assert [v["name"] for v in pod["volumes"]] == ["config", "cache", "tmp"]
+
+
+def test_sessions_in_memory_with_several_replicas_work_and_the_status_says_what_that_means() -> None:
+    world = ready_world(agent(agent={"sessions": {}}, replicas=2))
+    assert told(world) == ("True", "Ready")
+    message = world.condition("Ready")["message"]
+    assert "memory of one replica" in message
+    assert "spec.agent.sessions.store Redis" in message
+    assert world.condition("Reconciling")["message"] == ""
+    world.change(replicas=1)
+    world.settle()
+    world.run_controllers()
+    world.settle()
+    assert "memory" not in world.condition("Ready")["message"]
 
 
 @pytest.mark.parametrize(
@@ -242,6 +267,12 @@ def test_a_feature_that_is_not_built_is_refused_by_name_and_what_runs_is_left_al
         ({"modle": {}}, "spec.modle"),
         ({"model": {"uri": "ftp://x"}}, "spec.model.uri"),
         ({"model": {}}, "spec.model"),
+        (
+            {"model": {"uri": "hf://a/b", "remote": {"baseUrl": "https://x/v1", "model": "y"}}},
+            "spec.model",
+        ),
+        ({"agent": {"decision": {"temperature": "0"}}}, "spec.agent.decision.temperature"),
+        ({"runtime": {"logging": {"path": "/etc/agent/agent.log"}}}, "spec.runtime.logging.path"),
         ({"resources": {"gpu": {"count": -1}}}, "spec.resources.gpu.count"),
     ],
 )
@@ -389,6 +420,73 @@ def test_a_wrong_model_path_is_told_with_path_and_remedy_before_it_ever_was_read
     assert "correct the URI" in message
     assert told(world, "Stalled")[0] == "False"
     assert [(e.type, e.reason) for e in plan.events] == [("Warning", "ModelNotFound")]
+
+
+GATED = {"uri": "hf://organisation/model", "tokenSecretRef": {"name": "hub"}}
+NO_SECRET = 'MountVolume.SetUp failed for volume "runtime-secrets" : secret "hub" not found'
+
+
+def creating(seconds: float) -> World:
+    """A world whose only pod has waited so long for its volumes."""
+    world = World(agent(model=GATED))
+    world.settle()
+    world.run_controllers()
+    set_creating(world.pods[0], world.now - timedelta(seconds=seconds))
+    return world
+
+
+def test_a_pod_that_has_just_got_its_node_is_looked_at_again_when_mounting_takes_too_long() -> None:
+    plan = creating(1).plan()
+    assert (plan.inspect, plan.requeue_after) == ((), 4.0)
+    assert plan.status is None
+
+
+def test_the_events_of_a_pod_that_waits_are_asked_for_ever_more_rarely() -> None:
+    for waited, again in ((5, 5), (10, 10), (80, 80), (600, 120)):
+        world = creating(waited)
+        plan = world.plan()
+        assert [pod.uid for pod in plan.inspect] == [world.pods[0]["metadata"]["uid"]]
+        assert plan.requeue_after == again
+
+
+def test_a_missing_secret_is_told_with_its_name_and_the_field_that_asks_for_it() -> None:
+    world = creating(6)
+    world.warnings = [mount_failure(world.pods[0], NO_SECRET, world.now)]
+    plan = world.step()
+    assert told(world) == ("False", "SecretNotFound")
+    message = world.condition("Ready")["message"]
+    assert 'secret "hub" not found' in message
+    assert (
+        "create Secret hub with key token in this namespace, or correct spec.model.tokenSecretRef" in message
+    )
+    assert told(world, "Reconciling") == ("True", "SecretNotFound")
+    assert told(world, "Stalled")[0] == "False"
+    assert [(e.type, e.reason) for e in plan.events] == [("Warning", "SecretNotFound")]
+    world.now += timedelta(seconds=30)
+    world.warnings = [mount_failure(world.pods[0], NO_SECRET, world.now)]
+    assert world.plan().status is None
+
+
+def test_a_secret_that_was_created_is_not_told_missing_any_more() -> None:
+    world = creating(6)
+    world.warnings = [mount_failure(world.pods[0], NO_SECRET, world.now)]
+    world.step()
+    set_container(world.pods[0], state={"running": {}})
+    world.step()
+    assert told(world) == ("False", "Progressing")
+    assert "diagnoses" not in world.agent["status"]
+
+
+def test_a_missing_secret_of_a_new_revision_leaves_the_old_one_serving() -> None:
+    world = rolling(gpu_world())
+    world.change(model=GATED)
+    world.settle()
+    world.run_controllers()
+    pod = new_pod(world)
+    set_creating(pod, world.now - timedelta(seconds=9))
+    world.warnings = [mount_failure(pod, NO_SECRET, world.now)]
+    world.step()
+    assert told(world) == ("True", "SecretNotFound")
 
 
 def test_a_fault_keeps_the_time_it_was_first_seen() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -35,7 +36,7 @@ def wait_for(what: str, condition: Callable[[], Any]) -> Any:
 def write_config(folder: Path, model: Path, **settings: Any) -> Path:
     """A runtime configuration as the operator writes it."""
     config: dict[str, Any] = {
-        "agent": "geography",
+        "name": "geography",
         "namespace": "default",
         "revision": "abcd1234",
         "model": {"uri": f"pvc://models/{model.name}", "served_name": "geography", "path": str(model)},
@@ -53,7 +54,9 @@ class Server:
         self.report = control / "termination-log"
         self.lines: list[str] = []
         command = [sys.executable, "-m", module]
-        command += ["serve", "--port", "0"] if module == "agent_runtime" else [str(control)]
+        command += (
+            ["serve", "--port", "0", "--admin-port", "0"] if module == "agent_runtime" else [str(control)]
+        )
         environment = os.environ | {
             "PYTHONPATH": str(REPOSITORY),
             "TERMINATION_LOG_PATH": str(self.report),
@@ -75,13 +78,16 @@ class Server:
         self.lines.extend(iter(self.process.stdout.readline, ""))
 
     def __enter__(self) -> Self:
-        port = wait_for("listening", lambda: self.exited or self.find("listening"))["port"]
-        self.url = f"http://127.0.0.1:{port}"
+        listening = wait_for("listening", lambda: self.exited or self.find("listening"))
+        self.url = f"http://127.0.0.1:{listening['port']}"
         self.http = httpx2.Client(base_url=self.url, timeout=DEADLINE, trust_env=False)
+        self.admin_url = f"http://127.0.0.1:{listening['admin_port']}"
+        self.admin = httpx2.Client(base_url=self.admin_url, timeout=DEADLINE, trust_env=False)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.http.close()
+        self.admin.close()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -125,10 +131,39 @@ class Server:
 
     def metric(self, name: str) -> float:
         """The value of a metric, by the beginning of its line; 0 when absent."""
-        for line in self.http.get("/metrics").text.splitlines():
+        for line in self.admin.get("/metrics").text.splitlines():
             if line.startswith(name):
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
+
+    def stats(self) -> dict[str, Any]:
+        """GET /stats."""
+        found: dict[str, Any] = self.admin.get("/stats").json()
+        return found
+
+    def rss(self) -> int:
+        """Resident memory, in bytes."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+    def descriptors(self) -> int:
+        """Open file descriptors."""
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+
+    def threads(self) -> int:
+        """Threads of the process."""
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/task").iterdir())
+
+    def tasks(self) -> list[str]:
+        """What runs on the event loop; of a controlled runtime only."""
+        self.touch("count")
+        wait_for("tasks counted", lambda: not (self.control / "count").exists())
+        names: list[str] = json.loads((self.control / "tasks").read_text())
+        return names
+
+    def change(self, **parameters: Any) -> None:
+        """Changes serving parameters."""
+        changed = self.admin.patch("/admin/parameters", json=parameters)
+        assert changed.status_code == 200, changed.text
 
     def chat(self, question: str, **fields: Any) -> httpx2.Response:
         """One question."""

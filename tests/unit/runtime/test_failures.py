@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
+import ssl
 import stat
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +15,16 @@ import pytest
 
 from agent_runtime.contract import FailureCode, ModelConfig, TerminationReport
 from agent_runtime.llm.failures import LoadError, classify
-from agent_runtime.llm.load import load_seq2seq
+from agent_runtime.llm.load import load_model
+from agent_runtime.llm.sources import hub as hub_source
+from agent_runtime.llm.sources.transfer import (
+    CorruptDownloadError,
+    InterruptedDownloadError,
+    NoSpaceError,
+    RetryPolicy,
+)
+from agent_runtime.secrets import SecretError
+from tests.support.hub import point_at
 
 HUB = ModelConfig(uri="hf://acme/model", served_name="m", repo_id="acme/model")
 LOCAL = ModelConfig(uri="pvc://claim/model", served_name="m", path="/models/model")
@@ -39,15 +50,22 @@ def wrapped(inner: BaseException) -> Exception:
     ("error", "model", "code"),
     [
         (hub_error("GatedRepoError", 403), HUB, FailureCode.MODEL_ACCESS_DENIED),
-        (hub_error("HfHubHTTPError", 401), HUB, FailureCode.MODEL_ACCESS_DENIED),
+        (hub_error("HfHubHTTPError", 401), HUB, FailureCode.MODEL_TOKEN_INVALID),
         (hub_error("HfHubHTTPError", 403), HUB, FailureCode.MODEL_ACCESS_DENIED),
         (hub_error("RepositoryNotFoundError", 401), HUB, FailureCode.MODEL_NOT_FOUND),
         (hub_error("RepositoryNotFoundError", 404), HUB, FailureCode.MODEL_NOT_FOUND),
-        (hub_error("RevisionNotFoundError", 404), HUB, FailureCode.MODEL_NOT_FOUND),
-        (hub_error("HfHubHTTPError", 503), HUB, FailureCode.HUB_UNREACHABLE),
-        (hub_error("HfHubHTTPError", 429), HUB, FailureCode.HUB_UNREACHABLE),
+        (hub_error("RevisionNotFoundError", 404), HUB, FailureCode.MODEL_REVISION_NOT_FOUND),
+        (hub_error("HfHubHTTPError", 503), HUB, FailureCode.MODEL_HOST_OVERLOADED),
+        (hub_error("HfHubHTTPError", 429), HUB, FailureCode.MODEL_HOST_OVERLOADED),
         (ConnectionRefusedError(111, "refused"), HUB, FailureCode.HUB_UNREACHABLE),
+        (TimeoutError("timed out"), HUB, FailureCode.HUB_UNREACHABLE),
         (type("LocalEntryNotFoundError", (FileNotFoundError,), {})("no"), HUB, FailureCode.HUB_UNREACHABLE),
+        (ssl.SSLCertVerificationError("self-signed"), HUB, FailureCode.MODEL_HOST_TLS_FAILED),
+        (socket.gaierror(-2, "Name or service not known"), HUB, FailureCode.MODEL_HOST_UNRESOLVED),
+        (InterruptedDownloadError("ended after 3 of 9 bytes"), HUB, FailureCode.DOWNLOAD_INTERRUPTED),
+        (CorruptDownloadError("sha256 is another"), HUB, FailureCode.MODEL_CORRUPT),
+        (NoSpaceError("9 needed, 3 free"), HUB, FailureCode.DISK_FULL),
+        (SecretError("cannot read /secret"), HUB, FailureCode.CONFIG_INVALID),
         (OSError(errno.ENOSPC, "No space left on device"), HUB, FailureCode.DISK_FULL),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), LOCAL, FailureCode.DISK_FULL),
         (MemoryError(), LOCAL, FailureCode.OUT_OF_MEMORY),
@@ -55,6 +73,7 @@ def wrapped(inner: BaseException) -> Exception:
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), LOCAL, FailureCode.OUT_OF_MEMORY),
         (type("SafetensorError", (Exception,), {})("header"), LOCAL, FailureCode.MODEL_CORRUPT),
         (json.JSONDecodeError("bad", "{", 0), LOCAL, FailureCode.MODEL_CORRUPT),
+        (ModuleNotFoundError("No module named 'gptqmodel'"), LOCAL, FailureCode.MODEL_UNSUPPORTED),
         (PermissionError(13, "denied"), LOCAL, FailureCode.MODEL_NOT_FOUND),
         (RuntimeError("surprise"), LOCAL, FailureCode.INTERNAL),
     ],
@@ -91,7 +110,7 @@ def test_a_report_survives_the_trip_and_fits_the_kubelets_limit() -> None:
 def failure(model: ModelConfig) -> TerminationReport:
     """What loading this model reports."""
     with pytest.raises(LoadError) as caught:
-        load_seq2seq(model)
+        load_model(model)
     return caught.value.report
 
 
@@ -140,11 +159,14 @@ def test_files_the_user_may_not_read_are_named(
     assert "chmod" in report.remedy
 
 
-def test_a_config_that_is_not_json_is_corrupt(tmp_path: Path, geography: Path) -> None:
+def test_a_config_that_is_not_json_is_corrupt_and_named(tmp_path: Path, geography: Path) -> None:
     folder = copy(geography, tmp_path / "m")
     (folder / "config.json").write_text("{ half")
 
-    assert failure(local(folder)).code is FailureCode.MODEL_CORRUPT
+    report = failure(local(folder))
+
+    assert report.code is FailureCode.MODEL_CORRUPT
+    assert f"{folder / 'config.json'} is not valid JSON" in report.message
 
 
 def test_cut_off_weights_are_corrupt_and_the_file_is_named(tmp_path: Path, geography: Path) -> None:
@@ -156,6 +178,85 @@ def test_cut_off_weights_are_corrupt_and_the_file_is_named(tmp_path: Path, geogr
 
     assert report.code is FailureCode.MODEL_CORRUPT
     assert str(weights) in report.message
+
+
+def test_a_shard_that_is_missing_is_named(tmp_path: Path, geography: Path) -> None:
+    folder = copy(geography, tmp_path / "m")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+
+    report = failure(local(folder))
+
+    assert report.code is FailureCode.MODEL_CORRUPT
+    assert f"{folder / 'model-00002-of-00002.safetensors'} does not exist" in report.message
+
+
+def test_an_index_cannot_name_files_outside_the_folder(tmp_path: Path, geography: Path) -> None:
+    folder = copy(geography, tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../x.safetensors"}}')
+
+    report = failure(local(folder))
+
+    assert report.code is FailureCode.MODEL_CORRUPT
+    assert "../x.safetensors" in report.message
+
+
+def test_weights_the_files_do_not_hold_are_named_and_never_random(tmp_path: Path, geography: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = copy(geography, tmp_path / "m")
+    tensors = load_file(folder / "model.safetensors")
+    removed = sorted(name for name in tensors if "EncDecAttention" in name)[0]
+    del tensors[removed]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+    report = failure(local(folder))
+
+    assert report.code is FailureCode.MODEL_CORRUPT
+    assert removed in report.message
+
+
+def test_weights_of_another_shape_are_named(tmp_path: Path, geography: Path) -> None:
+    folder = copy(geography, tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"d_ff": config["d_ff"] * 2}))
+
+    report = failure(local(folder))
+
+    assert report.code is FailureCode.MODEL_CORRUPT
+    assert "of another shape" in report.message
+
+
+def test_a_tokenizer_that_is_not_json_is_corrupt_and_named(tmp_path: Path, geography: Path) -> None:
+    folder = copy(geography, tmp_path / "m")
+    (folder / "tokenizer.json").write_text('{"version": "1.0", ')
+
+    report = failure(local(folder))
+
+    assert report.code is FailureCode.MODEL_CORRUPT
+    assert str(folder / "tokenizer.json") in report.message
+
+
+def test_a_folder_without_tokenizer_says_so(tmp_path: Path, geography: Path) -> None:
+    folder = copy(geography, tmp_path / "m")
+    (folder / "tokenizer.json").unlink()
+
+    report = failure(local(folder))
+
+    assert report.code is FailureCode.MODEL_NOT_FOUND
+    assert "no tokenizer" in report.message
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"path": "/m", "repo_id": "acme/model"}, {"remote": {"base_url": "http://h", "model": "m"}}],
+)
+def test_a_configuration_without_exactly_one_source_is_refused(settings: dict[str, object]) -> None:
+    model = ModelConfig.model_validate({"uri": "x", "served_name": "m", **settings})
+
+    assert failure(model).code is FailureCode.CONFIG_INVALID
 
 
 def test_a_folder_without_weights_says_so(tmp_path: Path, geography: Path) -> None:
@@ -171,8 +272,9 @@ def test_a_folder_without_weights_says_so(tmp_path: Path, geography: Path) -> No
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
         ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "BertForMaskedLM"),
+        ({"model_type": "t5", "architectures": ["T5EncoderModel"]}, "T5EncoderModel"),
+        ({"model_type": "vit"}, "vit"),
         ({"model_type": "brand-new"}, "brand-new"),
     ],
 )
@@ -188,10 +290,8 @@ def test_another_kind_of_model_is_refused_by_its_name(
 
 
 def test_a_hub_nobody_answers_at_is_unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import huggingface_hub.constants as constants
-
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    point_at(monkeypatch, "http://127.0.0.1:9", tmp_path)
+    monkeypatch.setattr(hub_source, "RETRY", RetryPolicy(attempts=1))
 
     report = failure(HUB)
 

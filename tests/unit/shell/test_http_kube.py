@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from kubernetes.aio.client.configuration import Configuration
 from agent_operator.observability.metrics import Metrics
 from agent_operator.shell.connection import Connection, NoClusterError, load_configuration
 from agent_operator.shell.http_kube import HttpKube
-from agent_operator.shell.kinds import AGENT, SERVICE
+from agent_operator.shell.kinds import AGENT, EVENT, SERVICE
 from agent_operator.shell.kube import (
     AlreadyExistsError,
     ConflictError,
@@ -136,6 +138,14 @@ async def test_a_list_follows_its_pages_and_completes_the_type_of_items(start: S
     assert script.requests[1][2]["continue"] == "more"
 
 
+async def test_a_list_is_chosen_by_fields(start: Start) -> None:
+    script = Script((200, {"metadata": {"resourceVersion": "7"}, "items": []}))
+    kube = await start(script)
+    await kube.list(EVENT, "ns", fields="regarding.uid=u1,type=Warning")
+    assert script.requests[0][1] == "/apis/events.k8s.io/v1/namespaces/ns/events"
+    assert script.requests[0][2] == {"limit": "500", "fieldSelector": "regarding.uid=u1,type=Warning"}
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
@@ -168,7 +178,9 @@ async def test_a_busy_server_is_asked_again_and_its_retry_after_is_respected(
     async def no_sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("agent_operator.shell.http_kube.asyncio.sleep", no_sleep)
+    # The name in that module, not asyncio's own: other loops of this process sleep too.
+    patched = SimpleNamespace(**(vars(asyncio) | {"sleep": no_sleep}))
+    monkeypatch.setattr("agent_operator.shell.http_kube.asyncio", patched)
     script = Script((429, {}, {"Retry-After": "3"}), (503, {}), (200, OBJECT))
     kube = await start(script)
     assert await kube.create(OBJECT) == OBJECT

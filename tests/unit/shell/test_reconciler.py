@@ -7,13 +7,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from agent_operator.controller.cache import Cache
-from agent_operator.core.plan import Apply, Event, Plan
+from agent_operator.core.plan import Apply, Event, Plan, PodReference
 from agent_operator.core.snapshot import Defaults, Snapshot
 from agent_operator.observability.metrics import Metrics
 from agent_operator.shell.execute import Executor
 from agent_operator.shell.kinds import AGENT, POD, SERVICE
-from agent_operator.shell.kube import ForbiddenError, InvalidError
+from agent_operator.shell.kube import ForbiddenError, InvalidError, UnavailableError
+from agent_operator.shell.pod_warnings import PodWarnings
 from agent_operator.shell.reconciler import Outcome, Reconciler
 from agent_operator.shell.recorder import Recorder
 from agent_operator.shell.snapshots import Key, index_values
@@ -39,6 +42,7 @@ class Bench:
             store=self.cache,
             executor=Executor(kube, self.cache, metrics),
             recorder=Recorder(kube, metrics, instance="test", clock=lambda: 0.0),
+            warnings=PodWarnings(kube),
             decide=remember,
             defaults=Defaults(runtime_image="runtime:1"),
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
@@ -154,6 +158,59 @@ def test_an_event_that_cannot_be_posted_does_not_fail_the_reconcile() -> None:
     bench = Bench(one_service)
     bench.server.fail("create", "Event", ForbiddenError("namespace is terminating"))
     assert bench.reconcile() == Outcome(retry=True)
+
+
+WAITING = PodReference("ns", "geo-1", "uid-of-geo-1")
+
+
+def asks_about_a_pod(snapshot: Snapshot) -> Plan:
+    """A core that cannot say what a pod waits for without its events."""
+    notes = [event["note"] for event in snapshot.warnings]
+    return Plan(status={"waits": notes}, inspect=(WAITING,), requeue_after=5.0)
+
+
+def event(name: str, uid: str, kind: str = "Warning", note: str = 'secret "hub" not found') -> dict[str, Any]:
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": "ns"},
+        "type": kind,
+        "regarding": {"kind": "Pod", "uid": uid},
+        "note": note,
+    }
+
+
+def test_the_warnings_about_a_pod_are_read_when_the_core_asks_and_before_the_status_is_written() -> None:
+    bench = Bench(asks_about_a_pod)
+    bench.server.add(event("a", WAITING.uid))
+    bench.server.add(event("b", WAITING.uid, kind="Normal", note="scheduled"))
+    bench.server.add(event("c", "uid-of-another", note='secret "other" not found'))
+    assert bench.reconcile() == Outcome(requeue_after=5.0)
+    assert [e[:2] for e in bench.server.log] == [("list", "Event"), ("apply/status", "AgentDeployment")]
+    assert bench.server.objects[AGENT, "ns", "geo"]["status"] == {"waits": ['secret "hub" not found']}
+    assert [len(s.warnings) for s in bench.seen] == [0, 1]
+
+
+def test_without_a_warning_the_first_decision_stands() -> None:
+    bench = Bench(asks_about_a_pod)
+    bench.reconcile()
+    assert len(bench.seen) == 1
+
+
+def test_without_the_permission_to_read_events_the_decision_is_made_without_them() -> None:
+    bench = Bench(asks_about_a_pod)
+    bench.server.add(event("a", WAITING.uid))
+    bench.server.fail("list", "Event", ForbiddenError("cannot list resource events"))
+    assert bench.reconcile() == Outcome(requeue_after=5.0)
+    assert bench.server.objects[AGENT, "ns", "geo"]["status"] == {"waits": []}
+
+
+def test_while_the_api_server_is_away_no_status_is_written_that_the_events_would_contradict() -> None:
+    bench = Bench(asks_about_a_pod)
+    bench.server.fail("list", "Event", UnavailableError("HTTP 503"))
+    with pytest.raises(UnavailableError):
+        bench.reconcile()
+    assert bench.server.writes() == []
 
 
 def test_the_snapshot_holds_own_children_and_pods_only_in_a_stable_order() -> None:

@@ -1,4 +1,4 @@
-"""ConfigMap of a revision: what its runtime is told. Layer: core, pure; imports agent_runtime.contract.
+"""ConfigMap of a revision: the file its runtime reads. Layer: core, pure; imports agent_runtime.contract.
 
 The one idea: named by the revision and immutable, so a running pod's configuration cannot change under
 it. One that exists is kept as it is: an older operator may have spelt the same thing differently.
@@ -12,24 +12,22 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from agent_operator.api import AgentDeploymentSpec
-from agent_operator.api.model_uri import ModelUri, Scheme
+from agent_operator.api.model_uri import ModelUri
 from agent_operator.core import naming
 from agent_operator.core.children.metadata import Owner, metadata
+from agent_operator.core.children.runtime_config import runtime_config
 from agent_operator.core.reading import text
-from agent_runtime.contract import (
-    CONFIG_PATH,
-    MODEL_MOUNT_PATH,
-    LoggingConfig,
-    ModelConfig,
-    Parameters,
-    RuntimeConfig,
-)
+from agent_runtime.contract import CONFIG_PATH, RuntimeConfig
 
 CONFIG_KEY = PurePosixPath(CONFIG_PATH).name
 
 
 def config_map(
-    owner: Owner, spec: AgentDeploymentSpec, model: ModelUri, revision: str, live: Mapping[str, Any] | None
+    owner: Owner,
+    spec: AgentDeploymentSpec,
+    model: ModelUri | None,
+    revision: str,
+    live: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The ConfigMap `<agent>-<revision>`. `live` is the one that exists, whose data is kept."""
     written = text(live, "data", CONFIG_KEY)
@@ -52,43 +50,11 @@ def belongs(config: str, revision: str) -> bool:
     return isinstance(parsed, dict) and parsed.get("revision") == revision
 
 
-def runtime_config(owner: Owner, spec: AgentDeploymentSpec, model: ModelUri, revision: str) -> RuntimeConfig:
-    """Everything the runtime of this revision is told."""
-    parameters = spec.runtime.parameters
-    return RuntimeConfig(
-        agent=owner.name,
-        namespace=owner.namespace,
-        revision=revision,
-        model=_model_config(owner, spec, model),
-        system_prompt=spec.agent.system_prompt if spec.agent else None,
-        parameters=Parameters(
-            max_concurrency=parameters.max_concurrency,
-            max_queued_requests=parameters.max_queued_requests,
-            max_input_tokens=parameters.max_input_tokens,
-            max_output_tokens=parameters.max_output_tokens,
-        ),
-        logging=LoggingConfig(level=spec.runtime.logging.level.value),
-        gpu_requested=spec.resources.gpu.count if spec.resources and spec.resources.gpu else 0,
-        stall_seconds=float(spec.health.stall_seconds),
-    )
-
-
 def rendered(config: RuntimeConfig) -> str:
-    """The configuration as the file that is mounted: JSON, keys sorted, absent values left out."""
-    return json.dumps(config.model_dump(mode="json", exclude_none=True), indent=2, sort_keys=True) + "\n"
+    """The configuration as the file that is mounted: JSON, keys sorted, absent values left out.
 
-
-def _model_config(owner: Owner, spec: AgentDeploymentSpec, model: ModelUri) -> ModelConfig:
-    """Which weights to load. They are served under the agent's name, which outlives any one model."""
-    hub = model.scheme is Scheme.HF
-    path = None
-    if not hub:
-        path = str(PurePosixPath(MODEL_MOUNT_PATH, model.sub_path if model.scheme is Scheme.PVC else ""))
-    return ModelConfig(
-        uri=spec.model.uri or "",
-        served_name=owner.name,
-        path=path,
-        repo_id=model.repo_id if hub else None,
-        revision=spec.model.revision,
-        dtype=spec.model.dtype.value,
-    )
+    So is what the operator has no opinion of: there a runtime's own default holds, and one that is older
+    (spec.runtime.image) meets no key it does not know.
+    """
+    said = config.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    return json.dumps(said, indent=2, sort_keys=True) + "\n"

@@ -14,14 +14,20 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from agent_operator.api.names import RUNTIME_CONTAINER, VOLUME_CONFIG, VOLUME_MODEL
+from agent_operator.api.names import (
+    RUNTIME_CONTAINER,
+    VOLUME_API_KEYS,
+    VOLUME_CONFIG,
+    VOLUME_MODEL,
+    VOLUME_SECRETS,
+)
 from agent_operator.core.drift import MERGE_KEYS
 from agent_operator.core.reading import mapping, mappings
 
 OWNED_CONTAINER_FIELDS = ("name", "image", "ports")
 OWNED_PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 OWNED_POD_FIELDS = ("serviceAccountName", "restartPolicy")
-OWNED_MOUNTS = (VOLUME_CONFIG, VOLUME_MODEL)
+OWNED_MOUNTS = (VOLUME_CONFIG, VOLUME_MODEL, VOLUME_SECRETS, VOLUME_API_KEYS)
 _REPLACED_WHOLE = frozenset({"env"})
 """Lists whose entries replace each other: a value merged with a valueFrom is no variable."""
 
@@ -31,7 +37,7 @@ def with_overrides(template: Mapping[str, Any], override: Mapping[str, Any]) -> 
 
     Owned (the CRD refuses most of them; an override has no effect): our labels; serviceAccountName,
     restartPolicy; in the container `runtime` its name, image, ports, probes, device limits, the mounts
-    of configuration and model; every volume of ours. Two are combined: terminationGracePeriodSeconds
+    of configuration, model and secrets; every volume of ours. Two are combined: terminationGracePeriodSeconds
     is the longer one, tolerations are added to ours. Everything else is the user's: scheduling,
     security contexts, environment, the mounts at the cache path and /tmp, further containers and
     volumes, annotations.

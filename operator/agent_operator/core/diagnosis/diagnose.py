@@ -20,9 +20,11 @@ RESTART_REMEMBERED = timedelta(minutes=10)
 __all__ = ["RUNTIME_RESTARTED", "Diagnosis", "Subject", "diagnose", "each_once", "recent_restart"]
 
 
-def diagnose(subject: Subject, pods: Iterable[Mapping[str, Any]]) -> tuple[Diagnosis, ...]:
+def diagnose(
+    subject: Subject, pods: Iterable[Mapping[str, Any]], mount_errors: Mapping[str, str] | None = None
+) -> tuple[Diagnosis, ...]:
     """What keeps the pods of one revision from being ready, in the order of the table."""
-    facts = [fact for fact in map(pod_facts, pods) if not fact.ready]
+    facts = [fact for pod in pods if not (fact := pod_facts(pod, mount_errors)).ready]
     matched = [match for fact in facts if (match := _first_match(subject, fact)) is not None]
     return each_once(diagnosis for _, diagnosis in sorted(matched, key=lambda m: m[0]))
 

@@ -67,10 +67,12 @@ class PodFacts:
     unscheduled: str | None
     """The scheduler's words when it found no node, None when it did or has not looked."""
     containers: tuple[ContainerFacts, ...]
+    mount_error: str = ""
+    """Why its volumes cannot be mounted, in the kubelet's words, "" when that is not known to be so."""
 
 
-def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
-    """The facts of a pod as the API server returned it."""
+def pod_facts(pod: Mapping[str, Any], mount_errors: Mapping[str, str] | None = None) -> PodFacts:
+    """The facts of a pod as the API server returned it. `mount_errors` are those of `mounts.errors`."""
     limits = {
         text(c, "name"): str(at(c, "resources", "limits", "memory") or "")
         for c in mappings(pod, "spec", "containers")
@@ -87,6 +89,7 @@ def pod_facts(pod: Mapping[str, Any]) -> PodFacts:
         message=text(pod, "status", "message"),
         unscheduled=text(scheduled, "message") if unscheduled else None,
         containers=tuple(sorted(containers, key=lambda c: (not c.is_runtime, c.name))),
+        mount_error=(mount_errors or {}).get(text(pod, "metadata", "uid"), ""),
     )
 
 

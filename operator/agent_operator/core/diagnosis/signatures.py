@@ -1,4 +1,4 @@
-"""The table of signatures. Layer: core, pure; imports api, core.diagnosis.facts, core.diagnosis.text.
+"""The table of signatures. Layer: core, pure; imports api, core.children.secrets, core.diagnosis.*.
 
 The one idea: a signature is a function from what the pod was asked to be and what is known of it to a
 diagnosis or None; SIGNATURES is their order, what stops a pod earliest first. Each one was seen on a
@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent_operator.api import Reason
+from agent_operator.core.children.secrets import SecretUse
+from agent_operator.core.diagnosis import mounts
 from agent_operator.core.diagnosis.facts import ContainerFacts, PodFacts, Termination
 from agent_operator.core.diagnosis.text import clean
 
@@ -58,6 +60,8 @@ class Subject:
     """Image reference of an oci:// model."""
     gpu_resource: str | None = None
     gpu_count: str = "0"
+    secrets: tuple[SecretUse, ...] = ()
+    """The Secrets that are mounted for the runtime."""
     served_by: str | None = None
     """Another revision that serves meanwhile."""
 
@@ -101,6 +105,22 @@ def evicted(subject: Subject, pod: PodFacts) -> Diagnosis | None:
         return None
     remedy = "raise spec.resources.requests, so that the pod goes where there is room"
     return Diagnosis(Reason.EVICTED, f"pod {pod.name}: {clean(pod.message)}", remedy)
+
+
+def volume_not_mounted(subject: Subject, pod: PodFacts) -> Diagnosis | None:
+    """The kubelet cannot mount a volume, as a rule because a Secret is missing."""
+    if not pod.mount_error:
+        return None
+    evidence = f"pod {pod.name}: {clean(pod.mount_error)}"
+    missing = [_missing_object(subject, *found) for found in mounts.MISSING.findall(pod.mount_error)]
+    missing += [_missing_key(subject, *found) for found in mounts.MISSING_KEY.findall(pod.mount_error)]
+    if not missing:
+        remedy = "see kubectl describe pod; the volume is named by spec.model.uri or spec.template"
+        return Diagnosis(Reason.MOUNT_FAILED, evidence, remedy)
+    what = " and ".join(dict.fromkeys(thing for _, thing, _ in missing))
+    where = " and ".join(dict.fromkeys(field for _, _, field in missing))
+    remedy = f"create {what} in this namespace, or correct {where}"
+    return Diagnosis(missing[0][0], evidence, clean(remedy, 340))
 
 
 def image_not_pulled(subject: Subject, pod: PodFacts) -> Diagnosis | None:
@@ -196,6 +216,7 @@ def crashing(subject: Subject, pod: PodFacts) -> Diagnosis | None:
 SIGNATURES: tuple[Signature, ...] = (
     unscheduled,
     evicted,
+    volume_not_mounted,
     image_not_pulled,
     reference_missing,
     not_started,
@@ -218,6 +239,29 @@ def times(number: int) -> str:
     if step <= 3:
         return "once" if step == 1 else f"{step} times"
     return f"{step} times or more"
+
+
+def _missing_object(subject: Subject, kind: str, name: str) -> tuple[Reason, str, str]:
+    """Reason, what is missing, and the field that names it."""
+    if kind == "configmap":
+        return Reason.CONFIG_MAP_NOT_FOUND, f"ConfigMap {clean(name, 260)}", "the volume in spec.template"
+    used = [use for use in subject.secrets if use.secret == name]
+    keys = " and ".join(dict.fromkeys(use.key for use in used if use.key))
+    fields = " and ".join(use.field for use in used) or "the volume in spec.template"
+    what = f"Secret {clean(name, 260)}"
+    return Reason.SECRET_NOT_FOUND, f"{what} with key {clean(keys, 100)}" if keys else what, fields
+
+
+def _missing_key(subject: Subject, kind: str, key: str) -> tuple[Reason, str, str]:
+    """The kubelet names the key and not its Secret: that stands in the template."""
+    key = clean(key, 100)
+    if kind == "config":
+        return Reason.CONFIG_MAP_NOT_FOUND, f"key {key} of the ConfigMap", "the volume in spec.template"
+    used = [use for use in subject.secrets if use.key == key]
+    names = " or ".join(dict.fromkeys(clean(use.secret, 260) for use in used))
+    fields = " and ".join(use.field for use in used) or "the volume in spec.template"
+    what = f"key {key} of Secret {names}" if names else f"key {key} of the Secret"
+    return Reason.SECRET_NOT_FOUND, what, fields
 
 
 def _waiting(pod: PodFacts, reasons: frozenset[str]) -> ContainerFacts | None:

@@ -1,0 +1,1 @@
+"""Servers, models and load for the benchmarks of the runtime. Layer: tooling."""
