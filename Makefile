@@ -91,11 +91,11 @@ generate: venv ## Regenerate the CRD, the chart's copy of it and the API referen
 	@$(PYTHON) charts/readme.py
 
 # ---------------------------------------------------------------- tests
-.PHONY: test lint test-unit test-contract test-e2e test-cluster test-long
+.PHONY: test lint test-unit test-clients test-fuzz test-contract test-e2e test-cluster test-long
 test: ## Everything: lint, unit, property, contract, chart, end to end, cluster life cycle
 	@begin=$$SECONDS; was_up=no; \
 	if $(CLUSTER_DRIVER) status --provider $(CLUSTER) >/dev/null 2>&1; then was_up=yes; fi; \
-	$(MAKE) --no-print-directory lint test-unit; \
+	$(MAKE) --no-print-directory lint test-unit test-clients test-fuzz; \
 	$(MAKE) --no-print-directory cluster-up images model install; \
 	$(MAKE) --no-print-directory test-contract test-e2e test-cluster; \
 	if [ $$was_up = no ]; then $(MAKE) --no-print-directory cluster-down; fi; \
@@ -116,6 +116,15 @@ test-unit: venv ## Tests that need no cluster
 	@echo "==> unit, property and model tests"
 	@$(PYTHON) -m pytest tests/unit tests/property tests/model
 
+test-clients: venv ## OpenAI's npm client against the runtime
+	@echo "==> npm client"
+	@$(PYTHON) -m tests.clients.install
+	@$(PYTHON) -m pytest tests/clients
+
+test-fuzz: venv ## 20,000 requests made from the OpenAPI description, and poison by hand
+	@echo "==> fuzz: 20,000 requests"
+	@$(PYTHON) -m pytest -s tests/fuzz
+
 test-contract: venv ## The API and the chart against the real API server
 	@echo "==> contract and chart tests"
 	@$(PYTHON) -m pytest tests/contract tests/chart
@@ -128,7 +137,7 @@ test-cluster: venv ## The embedded cluster's own life cycle (takes it down and u
 	@if [ $(CLUSTER) = embedded ]; then echo "==> cluster life cycle"; $(PYTHON) -m pytest -v tests/cluster; fi
 
 test-long: venv ## Soaks: not part of make test
-	@$(PYTHON) -m pytest -v -m long tests/long
+	@$(PYTHON) -m pytest -v -s -m long tests/long
 
 # ---------------------------------------------------------------- benchmarks
 .PHONY: bench bench-list bench-report

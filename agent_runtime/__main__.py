@@ -46,6 +46,7 @@ _BY_OPERATOR = (
     "The operator writes this file: run operator and runtime images of the same version. "
     "By hand: `agent-runtime serve MODEL` needs no file."
 )
+UNTAKEN_MILLISECONDS = 60_000
 POLICIES = ("greedy", "softmax", "expected_utility", "mean_variance", "cvar")
 
 
@@ -129,6 +130,8 @@ def _listen(host: str, port: int, option: str) -> socket.socket:
         # asyncio sets it on sockets it makes itself; without it every small answer waits 40 ms for an
         # acknowledgement. Accepted sockets inherit it.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A client that takes nothing of its answer for so long is gone; nobody else would notice.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_MILLISECONDS)
         return listener
     except OSError as error:
         raise ConfigError(

@@ -28,6 +28,7 @@ from agent_runtime.api.admin import Admin, admin_app
 from agent_runtime.api.service import Service, Serving
 from agent_runtime.contract import FailureCode, RuntimeConfig, TerminationReport
 from agent_runtime.drain import InFlight
+from agent_runtime.http_head import BoundedHeadProtocol
 from agent_runtime.lifecycle import Lifecycle
 from agent_runtime.llm import open as opening
 from agent_runtime.llm.base import Backend
@@ -65,6 +66,7 @@ def _server(app: ASGIApp) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
+            http=BoundedHeadProtocol,
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -27,7 +27,7 @@ from agent_runtime.api import errors
 from agent_runtime.api.decide_schema import Candidate, DecideRequest, Sample
 from agent_runtime.api.disconnect import until_disconnect
 from agent_runtime.api.parse import parse
-from agent_runtime.api.service import Service
+from agent_runtime.api.service import Service, beside_the_loop
 from agent_runtime.decision import Decision, Greedy, Policy, Samples, Softmax
 from agent_runtime.llm.base import Backend, Chat, Encoded, GenerationError, Score, Text
 from agent_runtime.llm.chat import Message, with_system_prompt
@@ -65,7 +65,9 @@ async def decide(request: Request) -> Response:
     service.check_model(request, body.model)
     agent = service.config.agent
     defaults = Defaults(decision.policy_from(agent.decision), service.parameters.max_output_tokens)
-    prepared = prepare(backend, body, agent.system_prompt, defaults)
+    size = sum(len(turn.content) for turn in body.turns) + len(body.calibration_prompt or "")
+    service.check_size(size, body.prompt_field)
+    prepared = await beside_the_loop(size, lambda: prepare(backend, body, agent.system_prompt, defaults))
     service.check_length(prepared.encoded, body.prompt_field)
     if prepared.baseline is not None:
         service.check_length(prepared.baseline, "calibration_prompt")

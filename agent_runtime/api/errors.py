@@ -86,6 +86,23 @@ def model_not_found(model: str, served: str) -> ApiError:
     )  # fmt: skip
 
 
+def context_size(characters: int, limit: int, param: str) -> ApiError:
+    """The prompt is so long that its tokens were not even counted; `limit` is in tokens."""
+    return ApiError(
+        400, "context_length_exceeded",
+        f"The prompt has {characters} characters; this server accepts at most {limit} tokens. Shorten it.",
+        param=param,
+    )  # fmt: skip
+
+
+def request_timeout(seconds: float) -> ApiError:
+    """The body did not come."""
+    return ApiError(
+        408, "request_timeout", f"The request's body was not complete after {seconds:g} s.",
+        kind="timeout_error",
+    )  # fmt: skip
+
+
 def context_overflow(prompt: int, asked: int, context: int, param: str) -> ApiError:
     """Prompt and requested answer together do not fit the model; all in tokens."""
     return ApiError(

@@ -33,7 +33,7 @@ async def chat_completions(request: Request) -> Response:
     service.check_model(request, body.model)
     messages = with_system_prompt([m.message() for m in body.messages], service.config.agent.system_prompt)
     tools = body.offered_tools
-    encoded = service.encode(backend, Chat(messages, tools), "messages")
+    encoded = await service.encode(backend, Chat(messages, tools), "messages")
     sampling = service.sampling(backend, encoded, body, body.grammar_field)
     stream, choices = bool(body.stream), body.n or 1
     answer = await service.start(

@@ -29,7 +29,7 @@ async def completions(request: Request) -> Response:
     backend = service.require_ready().backend
     body = await parse(request, CompletionRequest)
     service.check_model(request, body.model)
-    encoded = service.encode(backend, Text(body.text), "prompt")
+    encoded = await service.encode(backend, Text(body.text), "prompt")
     sampling = service.sampling(backend, encoded, body, body.grammar_field)
     stream, choices = bool(body.stream), body.n or 1
     answer = await service.start(

@@ -5,6 +5,7 @@ The one idea: whatever the bytes are, the outcome is a body or an ApiError namin
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from typing import TypeVar
@@ -15,6 +16,8 @@ from starlette.requests import Request
 from agent_runtime.api import errors
 
 MAX_BODY_BYTES = 4 * 2**20
+BODY_SECONDS = 60.0
+"""How long a body may take to arrive."""
 EXACT = 2**53
 """Below it every integer is a float."""
 
@@ -23,7 +26,11 @@ Body = TypeVar("Body", bound=BaseModel)
 
 async def parse(request: Request, schema: type[Body]) -> Body:
     """The request's body as `schema`. Raises ApiError 400, or 413 above MAX_BODY_BYTES."""
-    raw = await _read(request)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            raw = await _read(request)
+    except TimeoutError as error:
+        raise errors.request_timeout(BODY_SECONDS) from error
     try:
         data = json.loads(raw, parse_float=_number, parse_constant=_no_number)
         # An escaped half of a surrogate pair is JSON, but no text: no tokenizer and no log can hold it.

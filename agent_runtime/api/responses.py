@@ -51,7 +51,7 @@ async def create_response(request: Request) -> Response:
     shelf = _shelf(request)
     items = await _conversation(body, shelf)
     keeping = _keeping(body, shelf, items)
-    encoded = _encode(service, backend, body, items)
+    encoded = await _encode(service, backend, body, items)
     if body.wants_logprobs and backend.capabilities.top_logprobs < 0:
         raise errors.unsupported_value("include", "this model gives no log-probabilities: leave it out.")
     sampling = service.sampling(backend, encoded, body.wanted, body.grammar_field)
@@ -154,12 +154,14 @@ def _keeping(body: ResponsesRequest, shelf: Shelf | None, items: tuple[Item, ...
     return _Keeping(shelf, items, bool(body.store))
 
 
-def _encode(service: Service, backend: Backend, body: ResponsesRequest, items: tuple[Item, ...]) -> Encoded:
+async def _encode(
+    service: Service, backend: Backend, body: ResponsesRequest, items: tuple[Item, ...]
+) -> Encoded:
     # One system message, because many chat templates know no second one.
     system = "\n".join(filter(None, (service.config.agent.system_prompt, body.instructions)))
     turns = with_system_prompt(messages(items, len(body.items)), system)
     try:
-        return service.encode(backend, Chat(turns, body.offered_tools), "input")
+        return await service.encode(backend, Chat(turns, body.offered_tools), "input")
     except GenerationError as error:
         refusal = errors.from_generation(error)
         if error.code == "invalid_prompt":

@@ -12,8 +12,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from agent_runtime.access.gate import Gate, principal_of, require_model
@@ -22,7 +24,16 @@ from agent_runtime.api import errors
 from agent_runtime.api.answer import Answer
 from agent_runtime.api.disconnect import until_disconnect
 from agent_runtime.contract import Parameters, RuntimeConfig
-from agent_runtime.llm.base import Backend, Encoded, GenerationError, Grammar, Prompt, Sampling
+from agent_runtime.llm.base import (
+    Backend,
+    Encoded,
+    Generation,
+    GenerationError,
+    Grammar,
+    Prompt,
+    Sampling,
+    Text,
+)
 from agent_runtime.observability.recorder import Recorder
 from agent_runtime.observability.tracing import Operation
 from agent_runtime.parameters import LiveParameters
@@ -34,7 +45,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("agent_runtime.api")
 
+T = TypeVar("T")
+
 TIMEOUT_HEADER = "x-request-timeout-seconds"
+LONG_TEXT = 16_384
+"""Characters above which tokens are counted in a thread: the event loop has probes to answer."""
+CHARACTERS_PER_TOKEN = 128
+"""No text of a natural language has tokens this long."""
 
 
 @dataclass(slots=True)
@@ -104,11 +121,20 @@ class Service:
             raise errors.model_not_found(model, served)
         require_model(principal_of(request.scope), served)
 
-    def encode(self, backend: Backend, prompt: Prompt, param: str) -> Encoded:
+    async def encode(self, backend: Backend, prompt: Prompt, param: str) -> Encoded:
         """The prompt's tokens. Raises ApiError when there are none or more than allowed."""
-        encoded = backend.encode(prompt)
+        size = characters(prompt)
+        self.check_size(size, param)
+        encoded = await beside_the_loop(size, lambda: backend.encode(prompt))
         self.check_length(encoded, param)
         return encoded
+
+    def check_size(self, size: int, param: str) -> None:
+        """Raises ApiError for a text of so many characters that it need not be counted in tokens: counting
+        takes a second per megabyte."""
+        most = max(LONG_TEXT, self.context() * CHARACTERS_PER_TOKEN)
+        if size > most:
+            raise errors.context_size(size, self.context(), param)
 
     def context(self) -> int:
         """The longest accepted input, in tokens."""
@@ -131,6 +157,8 @@ class Service:
         """How to answer; without a temperature the likeliest tokens are taken. Raises ApiError for what this
         server or this model cannot do."""
         field, asked = body.token_limit
+        if asked is not None and (body.min_tokens or 0) > asked:
+            raise errors.invalid_field("min_tokens", f"it is above {field}, which is {asked}.")
         grammar, logprobs = body.grammar, body.logprobs_asked
         _check_capabilities(backend, grammar, grammar_field, logprobs)
         _check_tokens(backend, body)
@@ -242,21 +270,27 @@ class Service:
             record.failed(error.code) if isinstance(error, errors.ApiError) else record.aborted()
             raise
         record.scheduled()
-        started = time.monotonic()
-        answer = Answer(
-            record,
-            [
-                serving.backend.generate(encoded, _seeded(sampling, number), deadline, stream=stream)
-                for number in range(choices)
-            ],
-            lambda: self.admission.release(time.monotonic() - started, choices),
-            grammar_field,
-        )
+        release = partial(self._release, time.monotonic(), choices)
+        generations: list[Generation] = []
+        try:
+            for number in range(choices):
+                rules = _seeded(sampling, number)
+                generations.append(serving.backend.generate(encoded, rules, deadline, stream=stream))
+        except BaseException:
+            for generation in generations:
+                generation.cancel()
+            release()
+            record.aborted()
+            raise
+        answer = Answer(record, generations, release, grammar_field)
         answer.watch(request.receive)
         if (gate := self.gate) is not None:
             principal = principal_of(request.scope)
             answer.on_tokens = lambda count: gate.charge(principal, count)
         return answer
+
+    def _release(self, started: float, slots: int) -> None:
+        self.admission.release(time.monotonic() - started, slots)
 
     async def _acquire(self, request: Request, tokens: int, slots: int, deadline: float) -> None:
         acquiring = self.admission.acquire(slots, tokens)
@@ -270,6 +304,21 @@ class Service:
             raise errors.overloaded(full.bound, full.retry_after) from full
         except TimeoutError as late:
             raise errors.deadline_exceeded() from late
+
+
+def characters(prompt: Prompt) -> int:
+    """How long a prompt's text is, tools left out: their schemas are bounded by the body."""
+    if isinstance(prompt, Text):
+        return len(prompt.text)
+    return sum(
+        len(message.content) + sum(len(call.arguments) for call in message.tool_calls)
+        for message in prompt.messages
+    )
+
+
+async def beside_the_loop(size: int, work: Callable[[], T]) -> T:
+    """The result of work on so many characters, done in a thread when it would hold up the event loop."""
+    return await run_in_threadpool(work) if size > LONG_TEXT else work()
 
 
 def _check_capabilities(

@@ -41,6 +41,11 @@ class LocalGeneration:
         if not self._cancelled:
             self._events.put_nowait(event)
 
+    def fail(self, error: GenerationError) -> None:
+        """Ends it from the event loop, whether or not the engine will ever say anything more."""
+        if not self._ended.is_set():
+            self.deliver(error)
+
     def cancel(self) -> None:
         """Whoever reads is told at once; the engine stops at its next step."""
         if self._cancelled or self._ended.is_set():

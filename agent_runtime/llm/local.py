@@ -10,6 +10,7 @@ import asyncio
 import logging
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -81,6 +82,8 @@ class LocalBackend:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outbox: deque[tuple[LocalGeneration, Event]] = deque()
         self._handing_on = threading.Lock()
+        self._generations: weakref.WeakSet[LocalGeneration] = weakref.WeakSet()
+        self._closed = False
         self.batcher = Batcher(
             self.decoder,
             self.progress,
@@ -134,6 +137,10 @@ class LocalBackend:
         """Starts answering; a grammar is compiled beside the event loop first."""
         self._loop = asyncio.get_running_loop()
         generation = LocalGeneration()
+        if self._closed:
+            generation.fail(_draining())
+            return generation
+        self._generations.add(generation)
 
         def submit(mask: TokenMask | None) -> None:
             row = Row(
@@ -218,14 +225,17 @@ class LocalBackend:
 
     def close(self) -> None:
         """Ends every answer at its next step."""
+        self._closed = True
         self.batcher.close()
         if self.paged is not None:
             self.paged.close()
         self._compiling.shutdown(wait=False, cancel_futures=True)
 
     async def aclose(self) -> None:
-        """`close`; the threads end by themselves."""
+        """`close`, and ends what is left without the engine, which may hang; threads end by themselves."""
         self.close()
+        for generation in list(self._generations):
+            generation.fail(_draining())
 
     # ------------------------------------------------------------ for the runtime
 
@@ -263,6 +273,10 @@ class LocalBackend:
             self._loop.call_soon_threadsafe(_deliver, events)
         except RuntimeError:
             log.debug("the event loop is closed; %d events are nobody's", len(events))
+
+
+def _draining() -> GenerationError:
+    return GenerationError("the server is shutting down; retry", "server_draining")
 
 
 def _deliver(events: list[tuple[LocalGeneration, Event]]) -> None:

@@ -49,9 +49,11 @@ def open_backend(config: RuntimeConfig, opening: Opening) -> Backend:
 def open_local(config: RuntimeConfig, opening: Opening) -> Backend:
     """Weights loaded into this process."""
     from agent_runtime.llm.load import load_model
-    from agent_runtime.llm.local import LocalBackend, wants_paged
 
     loaded = load_model(config.model, config.gpu_requested, opening.on_phase, opening.on_download)
+    # Not before: it imports torch, which is a phase of loading with a time of its own.
+    from agent_runtime.llm.local import LocalBackend, wants_paged
+
     paged = wants_paged(loaded, config.model)
     return LocalBackend(loaded, config.parameters, opening.on_crash, opening.observer, paged=paged)
 

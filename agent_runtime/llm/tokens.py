@@ -93,6 +93,7 @@ class TokenCodec:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._fast = getattr(tokenizer, "backend_tokenizer", None)
+        self._special = frozenset(getattr(tokenizer, "all_special_ids", ()))
         self.token_text = lru_cache(maxsize=65_536)(self._token_text)
         template = tokenizer.chat_template
         text = "".join(template.values()) if isinstance(template, dict) else (template or "")
@@ -139,7 +140,7 @@ class TokenCodec:
         """One token alone: its text for people, and its bytes, which joined give the whole even where a
         character is spread over tokens."""
         piece = str(self.tokenizer.convert_ids_to_tokens(token))
-        if token in self.tokenizer.all_special_ids:
+        if token in self._special:
             return piece, piece.encode()
         if piece.startswith("<0x") and piece.endswith(">"):
             raw = bytes.fromhex(piece[3:-1])

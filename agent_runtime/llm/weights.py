@@ -34,6 +34,8 @@ def import_quietly() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
     import transformers
+    import transformers.generation  # what every model class needs; else its time would be the weights'
+    import transformers.modeling_utils
     from transformers.utils import logging as hf_logging
 
     hf_logging.disable_default_handler()

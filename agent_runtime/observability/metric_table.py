@@ -28,11 +28,10 @@ CODES: frozenset[str] = frozenset(
         "internal_error", "invalid_admin_token", "invalid_api_key", "invalid_header", "invalid_json",
         "invalid_value", "limit_not_tightened", "method_not_allowed", "missing_api_key", "model_loading",
         "model_not_found", "not_awaiting_approval", "not_background", "not_changeable_live", "not_found",
-        "parameters_not_applied", "permission_denied", "queue_full", "rate_limit_exceeded",
-        "previous_response_not_found", "request_too_large", "response_not_found", "run_conflict",
-        "run_not_found", "server_failed", "session_not_found",
-        "session_store_unavailable", "too_many_runs", "tool_not_allowed",
-        "tool_not_found", "tools_unsupported", "unsupported_field", "unsupported_value",
+        "parameters_not_applied", "permission_denied", "previous_response_not_found", "queue_full",
+        "rate_limit_exceeded", "request_timeout", "request_too_large", "response_not_found", "run_conflict",
+        "run_not_found", "server_failed", "session_not_found", "session_store_unavailable", "too_many_runs",
+        "tool_not_allowed", "tool_not_found", "tools_unsupported", "unsupported_field", "unsupported_value",
         *get_args(ErrorCode),
     }
 )  # fmt: skip

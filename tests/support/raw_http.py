@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import h11
 
+DEADLINE = 120.0
+"""Seconds after which `exchange` gives up; nothing is measured against it."""
 JSON = {"Content-Type": "application/json"}
 
 
@@ -119,7 +121,7 @@ class Connection:
 
 async def exchange(url: str, data: bytes, method: str = "POST") -> Answer:
     """The answer to these bytes, on a connection of their own."""
-    async with Connection(url) as connection:
+    async with asyncio.timeout(DEADLINE), Connection(url) as connection:
         await connection.send(data)
         try:
             return await connection.answer(method)

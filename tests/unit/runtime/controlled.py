@@ -103,6 +103,7 @@ def load_controlled(config: RuntimeConfig, opening: Opening) -> Backend:
                 (FOLDER / "death").unlink()
                 raise SystemExit("the engine's thread is killed")
 
+    limit_memory()
     return LocalBackend(
         loaded,
         config.parameters,

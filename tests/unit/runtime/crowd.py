@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,9 +48,9 @@ class Witnesses:
 
 
 @asynccontextmanager
-async def witnesses(server: Server, count: int) -> AsyncIterator[Witnesses]:
+async def witnesses(server: Server, count: int, pause: float = 0.0) -> AsyncIterator[Witnesses]:
     """So many clients who ask one question after the other for as long as the block lasts, and once more
-    after it."""
+    after it; with a pause, in seconds, where they shall not be the load themselves."""
     seen, over = Witnesses(), asyncio.Event()
 
     async def witness(http: httpx2.AsyncClient, number: int) -> None:
@@ -69,6 +69,9 @@ async def witnesses(server: Server, count: int) -> AsyncIterator[Witnesses]:
                 seen.wrong.append(f"{country}: {said}")
             if last:
                 return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause or None):
+                    await (over.wait() if pause else asyncio.sleep(0))
 
     async with httpx2.AsyncClient(base_url=server.url, timeout=DEADLINE, trust_env=False) as http:
         running = [asyncio.create_task(witness(http, number)) for number in range(count)]

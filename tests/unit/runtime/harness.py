@@ -33,7 +33,7 @@ def wait_for(what: str, condition: Callable[[], Any]) -> Any:
     raise AssertionError(f"{what}: still not so after {DEADLINE:.0f} s")
 
 
-def write_config(folder: Path, model: Path, **settings: Any) -> Path:
+def write_config(folder: Path, model: Path, /, **settings: Any) -> Path:
     """A runtime configuration as the operator writes it."""
     config: dict[str, Any] = {
         "name": "geography",
@@ -78,7 +78,11 @@ class Server:
         self.lines.extend(iter(self.process.stdout.readline, ""))
 
     def __enter__(self) -> Self:
-        listening = wait_for("listening", lambda: self.exited or self.find("listening"))
+        try:
+            listening = wait_for("listening", lambda: self.exited or self.find("listening"))
+        except BaseException:
+            self.process.kill()  # nobody will leave a block that was not entered
+            raise
         self.url = f"http://127.0.0.1:{listening['port']}"
         self.http = httpx2.Client(base_url=self.url, timeout=DEADLINE, trust_env=False)
         self.admin_url = f"http://127.0.0.1:{listening['admin_port']}"

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from agent_runtime import Agent
-from tests.unit.runtime.harness import CONTINENTS, Server, text, write_config
+from tests.unit.runtime.harness import CONTINENTS, Server, text, wait_for, write_config
 
 FRANCE = "What is the capital of France?"
 CITIES = ["Paris", "Rome", "Berlin"]
@@ -352,6 +352,12 @@ def test_hostile_bytes_are_refused_and_harm_nobody(
     assert text(server.chat(FRANCE)) == "Paris"
 
 
+def test_a_long_body_that_comes_at_once_is_read(server: Server) -> None:
+    body = {"messages": [{"role": "user", "content": FRANCE}], "metadata": {"note": "x" * 200_000}}
+
+    assert text(server.http.post("/v1/chat/completions", json=body)) == "Paris"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
@@ -385,7 +391,10 @@ def test_a_request_id_is_taken_from_the_client_when_it_is_harmless(server: Serve
 
     assert identity("abc-123") == "abc-123"
     assert identity("x" * 200) != "x" * 200
-    assert server.find("request", request_id="abc-123", path="/v1/models", status=200)
+    wait_for(
+        "the line of its end",
+        lambda: server.find("request", request_id="abc-123", path="/v1/models", status=200),
+    )
 
 
 def test_every_log_line_is_json_and_tells_how_loading_went(server: Server) -> None:

@@ -129,7 +129,7 @@ async def test_a_hung_engine_is_found_by_liveness_and_a_saturated_one_is_not(
 
         async def busy() -> None:
             body = post(CHAT, asking("List the continents."))
-            asked = [asyncio.create_task(exchange(server.url, body)) for _ in range(64)]
+            asked = [asyncio.create_task(exchange(server.url, body)) for _ in range(32)]
             while not all(task.done() for task in asked):
                 probe = await asyncio.to_thread(server.http.get, "/health/live")
                 probes.append(probe.status_code)
@@ -206,12 +206,16 @@ async def test_garbage_from_the_remote_is_one_502_and_the_next_request_is_answer
     remote.script = working(*[GARBAGE[kind]] * 3)
 
     failed = await exchange(front.url, post(CHAT, asking(FRANCE)))
-    remote.script = working()
-    answer = await exchange(front.url, post(CHAT, asking(FRANCE)))
+    await recovered(front, remote)
 
     assert (failed.status, failed.code) == (502, "remote_failed")
-    assert said(answer) == "Paris"
     assert front.http.get("/health/live").status_code == 200
+
+
+async def recovered(front: Server, remote: StandIn) -> None:
+    """Returns once the remote is asked again: after many failures it is left alone for a while."""
+    remote.script = working()
+    await asyncio.to_thread(wait_for, "answered again", lambda: front.chat(FRANCE).text.count("Paris") == 1)
 
 
 async def test_a_remote_that_is_slow_costs_its_own_request_its_deadline(
@@ -230,12 +234,13 @@ async def test_a_remote_that_is_slow_costs_its_own_request_its_deadline(
     assert (answer.status, answer.code) == (504, "deadline_exceeded")
 
 
-async def test_a_remote_that_is_overloaded_is_429_or_503_and_says_when_to_return(
+async def test_a_remote_that_is_overloaded_is_429_and_says_when_to_return(
     front: Server, remote: StandIn
 ) -> None:
     remote.script = working(*[status(429, {"error": {"message": "busy"}}, Retry_After="2")] * 3)
 
     refused = await exchange(front.url, post(CHAT, asking(FRANCE)))
+    await recovered(front, remote)
 
     assert (refused.status, refused.code) == (429, "remote_overloaded")
     assert int(refused.headers["retry-after"]) >= 1

@@ -1,0 +1,1 @@
+"""Clients that others wrote, against the runtime as it is served."""

@@ -1,0 +1,1 @@
+"""Soaks: minutes to hours, run by `make test-long`."""
