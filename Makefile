@@ -112,7 +112,9 @@ lint: venv ## Style, types, layering, and drift of generated files
 	@$(PYTHON) charts/readme.py --check
 	@cmp crds/agentoperator.dev_agentdeployments.yaml charts/agent-operator/files/agentoperator.dev_agentdeployments.yaml
 
+REDIS := from local_cluster.preflight import install_packages as i; i({"redis-server": "/usr/bin/redis-server"})
 test-unit: venv ## Tests that need no cluster
+	@$(SYSTEM_PYTHON) -c '$(REDIS)'
 	@echo "==> unit, property and model tests"
 	@$(PYTHON) -m pytest tests/unit tests/property tests/model
 

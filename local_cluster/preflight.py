@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,17 +90,20 @@ def _check_disk(paths: Paths) -> None:
             )
 
 
-def install_packages() -> None:
-    """Install the Debian packages that are missing, without letting them start services."""
+def install_packages(packages: Mapping[str, str] = PACKAGES) -> None:
+    """Install the Debian packages that are missing, without letting them start services.
+
+    `packages` has a file of each, by which it is found to be there.
+    """
     missing = [
-        package for package, file in PACKAGES.items() if not Path(file).exists() and not _on_path(file)
+        package for package, file in packages.items() if not Path(file).exists() and not _on_path(file)
     ]
     if not missing:
         return
     if shutil.which("apt-get") is None:
         raise UnsuitableMachineError(
             f"missing here: {', '.join(missing)}, and there is no apt-get to install them. The embedded "
-            f"cluster knows Debian and Ubuntu; install their programs by hand. {OTHERWISE}"
+            f"cluster and the tests know Debian and Ubuntu; install the programs by hand. {OTHERWISE}"
         )
     say(f"installing Debian packages: {', '.join(missing)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
