@@ -14,6 +14,7 @@ PYTHON := .venv/bin/python
 UV := .local/uv/bin/uv
 CLUSTER_DRIVER := $(SYSTEM_PYTHON) -m local_cluster
 ENGINE := $(if $(filter kind,$(CLUSTER)),docker,buildah)
+BUILD := $(SYSTEM_PYTHON) images/build.py --registry $(REGISTRY) --engine $(ENGINE)
 
 export PATH := $(CURDIR)/.local/bin:$(PATH)
 export PYTHONPATH := $(CURDIR)/operator:$(CURDIR)
@@ -36,7 +37,7 @@ demo-down: ## Remove the demo and stop the cluster
 	@$(CLUSTER_DRIVER) down --provider $(CLUSTER)
 
 # ---------------------------------------------------------------- cluster, images, model
-.PHONY: cluster-up cluster-down cluster-status cluster-purge images model install
+.PHONY: cluster-up cluster-down cluster-status cluster-purge images model clerk install
 cluster-up: ## Start the cluster (built on first use)
 	@$(CLUSTER_DRIVER) up --provider $(CLUSTER)
 
@@ -50,10 +51,13 @@ cluster-purge: ## Stop the cluster and delete its caches and images
 	@$(CLUSTER_DRIVER) purge --provider $(CLUSTER)
 
 images: ## Build and push the operator and runtime images
-	@$(SYSTEM_PYTHON) images/build.py --registry $(REGISTRY) --engine $(ENGINE)
+	@$(BUILD)
 
 model: images ## Train the tiny model in the runtime image and push it as an OCI artefact
-	@$(SYSTEM_PYTHON) images/build.py --registry $(REGISTRY) --engine $(ENGINE) --train examples/models/geography --tag v1
+	@$(BUILD) --train examples/models/geography/questions.jsonl --tag v1
+
+clerk: images ## The same with the tiny model that uses tools
+	@$(BUILD) --train examples/models/clerk/dialogues.py --tag v1
 
 install: ## Install the chart with the images just built
 	@$(SYSTEM_PYTHON) examples/demo.py install
@@ -96,7 +100,7 @@ test: ## Everything: lint, unit, property, contract, chart, end to end, cluster 
 	@begin=$$SECONDS; was_up=no; \
 	if $(CLUSTER_DRIVER) status --provider $(CLUSTER) >/dev/null 2>&1; then was_up=yes; fi; \
 	$(MAKE) --no-print-directory lint test-unit test-clients test-fuzz; \
-	$(MAKE) --no-print-directory cluster-up images model install; \
+	$(MAKE) --no-print-directory cluster-up images model clerk install; \
 	$(MAKE) --no-print-directory test-contract test-e2e test-cluster; \
 	if [ $$was_up = no ]; then $(MAKE) --no-print-directory cluster-down; fi; \
 	echo "==> make test: everything passed in $$(( (SECONDS - begin) / 60 ))m$$(( (SECONDS - begin) % 60 ))s"

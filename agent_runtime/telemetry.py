@@ -35,8 +35,7 @@ class Telemetry:
         tools = [tool.name for tool in config.agent.tools]
         self.metrics = Metrics(served, tools=tools, gpus=self._gpus)
         self.recorder = Recorder(self.metrics, served, remote=config.model.remote is not None)
-        decision = config.agent.decision
-        self.agents = AgentRecorder(self.metrics, config.name, decision.policy if decision else "Greedy")
+        self.agents = AgentRecorder(self.metrics, config.name)
 
     def phase(self, name: str, seconds: float) -> None:
         """A phase of start-up took so long. From any thread."""

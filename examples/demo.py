@@ -104,7 +104,7 @@ def install() -> None:
 def apply() -> None:
     """Applies the example; only the model's registry is rewritten, and only if it is not the default."""
     text = MANIFEST.read_text()
-    registry, repository, tag = split(images()["model"])
+    registry, repository, tag = split(images()["geography"])
     if (registry, tag) == (EXAMPLE_REGISTRY, "v1"):
         call("kubectl", "apply", "-f", str(MANIFEST))
         return

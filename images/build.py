@@ -44,7 +44,7 @@ MANIFESTS = (
 CA_SETTINGS = ("SSL_CERT_FILE", "PIP_CERT")
 BUILD_CA = "/etc/build-ca.crt"
 """Where a build sees the CA bundle that the environment names; not a path a package owns."""
-TRAIN = ("python", "/source/train.py", "--output", "/output")
+TRAINER = ROOT / "examples" / "models" / "train.py"
 
 
 class BuildError(Exception):
@@ -191,13 +191,13 @@ class Buildah:
     def push(self, reference: str) -> list[str]:
         return [*self.prefix, "push", "--tls-verify=false", reference]
 
-    def run(self, reference: str, source: Path, output: Path) -> list[list[str]]:
-        """Commands that run SOURCE/train.py in a container of the image, writing to OUTPUT."""
+    def train(self, reference: str, dataset: Path, output: Path) -> list[list[str]]:
+        """Commands that run TRAINER on DATASET in a container of the image, writing to OUTPUT."""
         name = f"{PROJECT}-train-{os.getpid()}"
-        volumes = ["-v", f"{source}:/source:ro", "-v", f"{output}:/output"]
+        volumes = ["-v", f"{TRAINER.parent}:/source:ro", "-v", f"{output}:/output"]
         return [
             [*self.prefix, "from", "--name", name, reference],
-            [*self.prefix, "run", "--user", "0", *volumes, name, "--", *TRAIN],
+            [*self.prefix, "run", "--user", "0", *volumes, name, "--", *training(dataset)],
             [*self.prefix, "rm", name],
         ]
 
@@ -220,23 +220,17 @@ class Docker:
     def push(self, reference: str) -> list[str]:
         return ["docker", "push", reference]
 
-    def run(self, reference: str, source: Path, output: Path) -> list[list[str]]:
-        """Commands that run SOURCE/train.py in a container of the image, writing to OUTPUT."""
-        volumes = ["-v", f"{source}:/source:ro", "-v", f"{output}:/output"]
-        return [
-            [
-                "docker",
-                "run",
-                "--rm",
-                "--user",
-                "0",
-                *volumes,
-                "--entrypoint",
-                TRAIN[0],
-                reference,
-                *TRAIN[1:],
-            ]
-        ]
+    def train(self, reference: str, dataset: Path, output: Path) -> list[list[str]]:
+        """Commands that run TRAINER on DATASET in a container of the image, writing to OUTPUT."""
+        volumes = ["-v", f"{TRAINER.parent}:/source:ro", "-v", f"{output}:/output"]
+        user = ["--user", "0", *volumes, "--entrypoint", "python"]
+        return [["docker", "run", "--rm", *user, reference, *training(dataset)[1:]]]
+
+
+def training(dataset: Path) -> list[str]:
+    """The command that trains on the dataset, where /source is the trainer's folder."""
+    inside = Path("/source") / dataset.relative_to(TRAINER.parent)
+    return ["python", f"/source/{TRAINER.name}", "--dataset", str(inside), "--output", "/output"]
 
 
 def passed_on() -> list[str]:
@@ -293,19 +287,20 @@ def build_images(registry: str, engine: Buildah | Docker) -> dict[str, str]:
     return references
 
 
-def train_model(engine: Buildah | Docker, runtime: str, source: Path) -> Path:
-    """Runs SOURCE/train.py in the runtime image, on the CPU; returns the folder with the saved model.
+def train_model(engine: Buildah | Docker, runtime: str, dataset: Path) -> Path:
+    """Trains on DATASET in the runtime image, on the CPU; returns the folder with the saved model.
 
-    The folder's name is the hash of the source, so the same data is not trained twice.
+    The folder's name is the hash of trainer and dataset, so the same data is not trained twice.
     """
-    output = ROOT / ".local" / "models" / f"{source.name}-{digest((source,))}"
+    name = f"{dataset.parent.name}-{digest((TRAINER, dataset))}"
+    output = ROOT / ".local" / "models" / name
     progress = Progress(1)
-    what = f"train {source.relative_to(ROOT)} in {runtime}"
+    what = f"train {dataset.relative_to(ROOT)} in {runtime}"
     if (output / "eval.json").exists():
         progress.skip(what)
         return output
     output.mkdir(parents=True, exist_ok=True)
-    progress.run(what, engine.run(runtime, source, output), engine.env)
+    progress.run(what, engine.train(runtime, dataset, output), engine.env)
     return output
 
 
@@ -330,8 +325,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--engine", choices=("buildah", "docker"), default="buildah")
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--model", type=Path, help="pack this model folder instead of building the images")
-    model.add_argument("--train", type=Path, help="train the model of this folder first, then pack it")
-    parser.add_argument("--name", default="geography", help="repository name of the model image")
+    model.add_argument("--train", type=Path, help="train a model on this dataset first, then pack it")
+    parser.add_argument("--name", help="repository name of the model image (default: its folder's)")
     parser.add_argument("--tag", help="tag of the model image (default: hash of its content)")
     options = parser.parse_args(argv)
     engine: Buildah | Docker = Docker() if options.engine == "docker" else Buildah(store_path())
@@ -350,7 +345,8 @@ def main(argv: list[str] | None = None) -> int:
         if options.train:
             folder = train_model(engine, known["runtime"], options.train.resolve())
         if folder:
-            references = {"model": push_model(options.registry, engine, folder, options.name, options.tag)}
+            name = options.name or (options.train.parent if options.train else folder).name
+            references = {name: push_model(options.registry, engine, folder, name, options.tag)}
         else:
             references = build_images(options.registry, engine)
     except BuildError as error:

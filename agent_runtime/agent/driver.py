@@ -218,7 +218,7 @@ class Driver:
             scores = await self._backend.score(encoded, command.candidates, deadline)
         policy = policy_from(run.spec.decision)
         decision = decide(command.candidates, scores, policy, seed=command.seed)
-        self._observer.decision_made(decision.label, decision.confidence, decision.entropy)
+        self._observer.decision_made(policy.name, decision.label, decision.confidence, decision.entropy)
         return Decided(
             label=decision.label,
             reason=decision.reason,

@@ -39,8 +39,8 @@ class AgentObserver(ToolObserver, Protocol):
         """A call waits for a person."""
         ...
 
-    def decision_made(self, label: str | None, confidence: float, entropy: float) -> None:
-        """An action was chosen from scores, or (None) not; entropy in nats."""
+    def decision_made(self, policy: str, label: str | None, confidence: float, entropy: float) -> None:
+        """An action was chosen from scores by this policy, or (None) not; entropy in nats."""
         ...
 
 
@@ -62,5 +62,5 @@ class NoObserver:
     def approval_requested(self, tool: str) -> None:
         """Nothing."""
 
-    def decision_made(self, label: str | None, confidence: float, entropy: float) -> None:
+    def decision_made(self, policy: str, label: str | None, confidence: float, entropy: float) -> None:
         """Nothing."""

@@ -119,7 +119,7 @@ class Answer:
             async for item in events:
                 number, event = item
                 if isinstance(event, Delta):
-                    self.record.piece(number)
+                    self.record.piece(number, event.tokens)
                 else:
                     self._results[number] = event
                     if len(self._results) == len(self._generations):

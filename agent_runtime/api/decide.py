@@ -78,6 +78,7 @@ async def decide(request: Request) -> Response:
             raise errors.from_generation(error) from error
     if service.gate is not None:
         service.gate.charge(principal_of(request.scope), answer["usage"]["total_tokens"])
+    service.recorder.metrics.decided(prepared.policy.name, answer["abstained"], answer["entropy"])
     head = {
         "id": f"dec-{uuid.uuid4().hex}",
         "object": "decision",

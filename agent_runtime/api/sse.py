@@ -22,11 +22,12 @@ from agent_runtime.api.disconnect import ClientGoneError
 log = logging.getLogger("agent_runtime.api")
 
 DONE = b"data: [DONE]\n\n"
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def encode(data: dict[str, Any]) -> bytes:
     """A JSON object as bytes, compact."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encode(data).encode()
 
 
 def event(data: dict[str, Any], name: str | None = None) -> bytes:

@@ -92,10 +92,15 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """The next piece of an answer. The pieces' texts joined are exactly `Result.text`."""
+    """The next piece of an answer, of so many tokens. The pieces' texts joined are exactly `Result.text`."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    tokens: int = 1
+
+    def followed_by(self, other: Delta) -> Delta:
+        """Both as one piece."""
+        return Delta(self.text + other.text, (*self.logprobs, *other.logprobs), self.tokens + other.tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ START_TOKENS = 8192
 """Padded positions read in one start: bounds how long running rows wait for newcomers."""
 PROBATION = 8
 """Steps that rows started after a failure make by themselves before others may share their cache."""
+COMPANY_SECONDS = 0.01
+"""Longest wait of newcomers for each other before they interrupt rows that run, unless configured."""
 UNLIMITED = 2**62
 
 
@@ -95,10 +97,11 @@ class Batcher:
     # ------------------------------------------------------------ from any thread
 
     def configure(self, max_rows: int, wait: float | None) -> None:
-        """Rows computed at once, and the longest wait for company in seconds; None chooses: a row that can
-        join later need not wait for others to start with."""
+        """Rows computed at once, and the longest wait for company in seconds; None chooses: with nothing
+        running, a row that can join later need not wait for others to start with."""
         self.max_rows = max_rows
-        self._wait = (0.0 if self._decoder.may_join else 0.005) if wait is None else wait
+        self._wait_idle = (0.0 if self._decoder.may_join else 0.005) if wait is None else wait
+        self._wait_busy = COMPANY_SECONDS if wait is None else wait
 
     def submit(self, row: Row) -> None:
         """Starts the row as soon as there is room."""
@@ -236,7 +239,7 @@ class Batcher:
                 waiting=[Waiting(row.tokens, now - row.arrived) for row in self._waiting],
                 running=self.rows,
                 capacity=self.max_rows,
-                wait=self._wait,
+                wait=self._wait_busy if self.rows else self._wait_idle,
                 max_tokens=START_TOKENS,
             )
         )
@@ -305,9 +308,7 @@ class Batcher:
             if isinstance(choice, GenerationError):
                 self._end(row, choice)
                 continue
-            if row.first_token_at is None:
-                row.first_token_at = now
-            row.accept(choice, self._decoder.eos)
+            row.accept(choice, self._decoder.eos, now)
             if row.done:
                 self._progress.end()
 

@@ -14,7 +14,16 @@ from typing import Any
 import torch
 
 from agent_runtime.llm import kv
-from agent_runtime.llm.decoder import Cohort, Ids, joining_is_exact, left_padded, right_padded
+from agent_runtime.llm.decoder import (
+    Cohort,
+    Ids,
+    has_padding,
+    joining_is_exact,
+    left_padded,
+    ready_mask,
+    right_padded,
+    takes_ready_masks,
+)
 from agent_runtime.llm.scoring import end_ids, gather, in_portions
 
 PIECE = 2048
@@ -36,14 +45,15 @@ class CausalDecoder:
         self.vocabulary = int(self._config.vocab_size)
         self.context: int | None = getattr(self._config, "max_position_embeddings", None)
         self._plain = kv.is_plain(kv.empty(self._config))
+        self._ready_masks = self._plain and takes_ready_masks(model)
         self.may_join = self._plain and joining_is_exact(self)
 
     def _forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any, **extra: Any
+        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor, cache: Any, **extra: Any
     ) -> torch.Tensor:
         if self._takes_positions:
             extra["position_ids"] = positions
-        # Without a mask transformers would look for packed sequences in positions that do not begin at 0.
+        # Without a mask and a cache transformers would look for packed sequences in the positions.
         logits: torch.Tensor = self._model(
             input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=cache is not None, **extra
         ).logits
@@ -64,14 +74,17 @@ class CausalDecoder:
             piece = ids[:, begin:end], mask[:, :end], positions[:, begin:end]
             logits = self._forward(*piece, cache, **self._last_only)
             on_progress()
-        return Cohort(cache, mask, mask.sum(dim=1), logits[:, -1])
+        return Cohort(cache, mask, mask.sum(dim=1), logits[:, -1], has_padding(mask))
 
     @torch.inference_mode()
     def step(self, cohort: Cohort, tokens: Ids) -> None:
         """Reads one more token of each row."""
         ids = torch.tensor(tokens, device=self._device)[:, None]
         cohort.mask = torch.cat([cohort.mask, torch.ones_like(ids)], dim=1)
-        logits = self._forward(ids, cohort.mask, cohort.position[:, None], cohort.cache)
+        mask = None
+        if cohort.padded:
+            mask = ready_mask(cohort.mask) if self._ready_masks else cohort.mask
+        logits = self._forward(ids, mask, cohort.position[:, None], cohort.cache)
         cohort.position = cohort.position + 1
         cohort.last = logits[:, -1]
 
@@ -82,6 +95,7 @@ class CausalDecoder:
         cohort.mask = kv.stack([cohort.mask, other.mask], 1, left=True)
         cohort.position = torch.cat([cohort.position, other.position])
         cohort.last = torch.cat([cohort.last, other.last])
+        cohort.padded = has_padding(cohort.mask)
 
     @torch.inference_mode()
     def keep(self, cohort: Cohort, rows: Sequence[int]) -> None:
@@ -95,6 +109,7 @@ class CausalDecoder:
         if first and self._plain:
             kv.keep_columns(cohort.cache, first)
             cohort.mask = cohort.mask[:, first:]
+        cohort.padded = has_padding(cohort.mask)
 
     @torch.inference_mode()
     def score(self, prompt: Ids, candidates: Sequence[Ids]) -> list[list[float]]:

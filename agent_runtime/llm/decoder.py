@@ -22,17 +22,20 @@ class Source:
 
     states: torch.Tensor
     mask: torch.Tensor
+    padded: bool
 
 
 @dataclass(slots=True)
 class Cohort:
     """Rows decoded together. Shapes: mask (rows, positions), 1 where the cache holds a real token;
-    position (rows,), the position of each row's next token; `last` (rows, vocabulary), the newest logits."""
+    position (rows,), the position of each row's next token; `last` (rows, vocabulary), the newest logits;
+    `padded`, whether the mask holds a 0: reading it back from a GPU at every step would stop the GPU."""
 
     cache: Any
     mask: torch.Tensor
     position: torch.Tensor
     last: torch.Tensor
+    padded: bool
     source: Source | None = None
 
     @property
@@ -95,9 +98,20 @@ def right_padded(rows: Sequence[Ids], device: Any) -> tuple[torch.Tensor, torch.
     return ids, mask
 
 
-def unpadded(mask: torch.Tensor) -> torch.Tensor | None:
-    """None when nothing is padded, which spares the model building a mask."""
-    return None if bool(mask.all()) else mask
+def has_padding(mask: torch.Tensor) -> bool:
+    """Whether any position is padded. Where none is, the model is spared building a mask."""
+    return not bool(mask.all())
+
+
+def ready_mask(mask: torch.Tensor) -> torch.Tensor:
+    """The mask of one step as scaled dot product attention takes it, (rows, 1, 1, positions): transformers
+    would make the same of the plain mask at every step, for a tenth of a small model's time."""
+    return mask[:, None, None, :].to(torch.bool)
+
+
+def takes_ready_masks(model: Any) -> bool:
+    """Whether this model's attention is the one `ready_mask` is for."""
+    return getattr(model.config, "_attn_implementation", None) == "sdpa"
 
 
 @torch.inference_mode()

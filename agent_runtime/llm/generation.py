@@ -66,7 +66,7 @@ class LocalGeneration:
                     event = following
                     break
                 # Whoever reads more slowly than the engine writes gets several tokens at once.
-                event = Delta(event.text + following.text, (*event.logprobs, *following.logprobs))
+                event = event.followed_by(following)
             if isinstance(event, GenerationError):
                 raise event
             yield event

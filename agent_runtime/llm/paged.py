@@ -158,12 +158,10 @@ class PagedEngine:
             log.warning("the paged engine failed on a row: %s", output.error)
             self._hand_over([output.request_id])
             return
-        begun, fresh = time.monotonic(), output.generated_tokens[len(row.made_here) :]
+        now, fresh = time.monotonic(), output.generated_tokens[len(row.made_here) :]
         for token in fresh:
             row.made_here.append(token)
-            if row.first_token_at is None:
-                row.first_token_at = begun
-            row.accept(Choice(token), self._eos)
+            row.accept(Choice(token), self._eos, now)
             self._progress.advance()
             if row.done:
                 break

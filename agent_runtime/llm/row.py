@@ -6,6 +6,7 @@ can be thrown away and made again from `prompt` and `ids`, and nobody who reads 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from agent_runtime.llm.base import Delta, FinishReason, GenerationError, Result, Sampling, TokenLogprob
@@ -14,6 +15,10 @@ from agent_runtime.llm.text import StopScanner
 from agent_runtime.llm.tokens import TokenCodec
 
 Event = Delta | Result | GenerationError
+
+PACE_SECONDS = 0.01
+"""A reader gets a piece at most so often: a chunk costs as much as a token of a small model, and nobody reads
+a hundred of them a second."""
 
 
 class Row:
@@ -44,8 +49,11 @@ class Row:
         self._codec, self._emit, self._stream = codec, emit, stream
         self._detokenizer = codec.detokenizer()
         self._scanner = StopScanner(sampler.sampling.stop)
+        self._patient = not (stream or sampler.sampling.stop or sampler.sampling.top_logprobs is not None)
+        """Nobody looks at the text before it is whole, so its tokens are decoded at the end."""
         self._text: list[str] = []
         self._held: list[str] = []
+        self._spoken_at, self._spoken = -math.inf, 0
         self._logprobs: list[TokenLogprob] = []
 
     @property
@@ -63,20 +71,25 @@ class Row:
         """Positions it may come to."""
         return len(self.prompt) + self.sampling.max_tokens
 
-    def accept(self, choice: Choice, eos: frozenset[int]) -> None:
-        """Takes the next token; afterwards `done` tells whether it was the last."""
+    def accept(self, choice: Choice, eos: frozenset[int], now: float) -> None:
+        """Takes the next token, made `now`; afterwards `done` tells whether it was the last."""
         token = choice.token
+        if self.first_token_at is None:
+            self.first_token_at = now
         self.ids.append(token)
         self.sampler.accept(token)
         ended = token in eos and not self.sampling.ignore_eos
-        if not ended:
+        if not (ended or self._patient):
             if choice.logprob is not None:
                 self._logprobs.append(self._described(choice))
             self._say(self._scanner.feed(self._detokenizer.push(token)))
+            if self._stream and self._held and now - self._spoken_at >= PACE_SECONDS:
+                self._spoken_at = now
+                self._speak()
         if ended or self._scanner.stopped:
-            self._finish("stop")
+            self._finish("stop", ended)
         elif len(self.ids) >= self.sampling.max_tokens:
-            self._finish("length")
+            self._finish("length", ended)
 
     def fail(self, error: GenerationError) -> None:
         """Ends without an answer. Harmless when it has ended."""
@@ -85,28 +98,30 @@ class Row:
             self._emit(self, error)
 
     def _say(self, piece: str) -> None:
-        """Send text when somebody reads along; log-probabilities travel with the text they led to."""
-        if not piece:
-            return
-        self._text.append(piece)
-        if self._stream:
-            self._emit(self, Delta(piece, self._taken()))
-        else:
+        if piece:
+            self._text.append(piece)
             self._held.append(piece)
+
+    def _speak(self) -> None:
+        """Sends what is held; log-probabilities travel with the text they led to."""
+        held, self._held = "".join(self._held), []
+        tokens, self._spoken = len(self.ids) - self._spoken, len(self.ids)
+        self._emit(self, Delta(held, self._taken(), tokens))
 
     def _taken(self) -> tuple[TokenLogprob, ...]:
         taken, self._logprobs = tuple(self._logprobs), []
         return taken
 
-    def _finish(self, reason: FinishReason) -> None:
-        if not self._scanner.stopped:
+    def _finish(self, reason: FinishReason, ended: bool) -> None:
+        if self._patient:
+            self._say(self._codec.text(self.ids[:-1] if ended else self.ids))
+        elif not self._scanner.stopped:
             self._say(self._scanner.feed(self._detokenizer.finish()))
             if not self._scanner.stopped:
                 self._say(self._scanner.finish())
         self.done = True
-        rest = self._taken()
-        if self._held or rest:
-            self._emit(self, Delta("".join(self._held), rest))
+        if self._held or self._logprobs:
+            self._speak()
         finish: FinishReason = "stop" if self._scanner.stopped else reason
         result = Result("".join(self._text), finish, len(self.prompt), len(self.ids), self.first_token_at)
         self._emit(self, result)

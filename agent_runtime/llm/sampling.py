@@ -48,7 +48,7 @@ class RowSampler:
     ) -> None:
         self.sampling, self._mask = sampling, mask
         self._processors, self._prefix = tuple(processors), tuple(prefix)
-        self._random = random.Random(sampling.seed)  # noqa: S311 - dice, not secrets
+        self._random: random.Random | None = None
         self._counts: Counter[int] = Counter()
         self._penalised = sampling.presence_penalty != 0 or sampling.frequency_penalty != 0
 
@@ -69,6 +69,8 @@ class RowSampler:
 
     def uniform(self) -> float:
         """The row's next number in [0, 1)."""
+        if self._random is None:  # seeding takes a tenth of a millisecond, and most rows never draw
+            self._random = random.Random(self.sampling.seed)  # noqa: S311 - dice, not secrets
         return self._random.random()
 
     def accept(self, token: int) -> None:

@@ -7,6 +7,7 @@ The one idea: the encoder reads a prompt once and the decoder's cache grows a to
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,10 +19,12 @@ from agent_runtime.llm.decoder import (
     Cohort,
     Ids,
     Source,
+    has_padding,
     joining_is_exact,
     left_padded,
+    ready_mask,
     right_padded,
-    unpadded,
+    takes_ready_masks,
 )
 from agent_runtime.llm.scoring import end_ids, gather, in_portions
 
@@ -40,6 +43,7 @@ class Seq2SeqDecoder:
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
         self.start_token = _start_token(model)
         self._plain = kv.is_plain(self._cache().self_attention_cache)
+        self._ready_masks = self._plain and takes_ready_masks(model)
         self.may_join = self._plain and joining_is_exact(self)
 
     def _cache(self) -> EncoderDecoderCache:
@@ -54,20 +58,23 @@ class Seq2SeqDecoder:
         on_progress()
         ids, mask = left_padded([[self.start_token, *row] for row in generated], self._device)
         cache = self._cache()
-        last = self._forward(source, ids, mask, cache)[:, -1]
-        return Cohort(cache, mask, mask.sum(dim=1), last, source)
+        padded = has_padding(mask)
+        last = self._forward(source, ids, mask if padded else None, cache)[:, -1]
+        return Cohort(cache, mask, mask.sum(dim=1), last, padded, source)
 
     def _encode(self, prompts: Sequence[Ids]) -> Source:
         ids, mask = right_padded(prompts, self._device)
         states = self._model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
-        return Source(states, mask)
+        return Source(states, mask, has_padding(mask))
 
-    def _forward(self, source: Source, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> torch.Tensor:
+    def _forward(
+        self, source: Source, ids: torch.Tensor, mask: torch.Tensor | None, cache: Any
+    ) -> torch.Tensor:
         logits: torch.Tensor = self._model(
             encoder_outputs=BaseModelOutput(last_hidden_state=source.states),
-            attention_mask=unpadded(source.mask),
+            attention_mask=source.mask if source.padded else None,
             decoder_input_ids=ids,
-            decoder_attention_mask=unpadded(mask),
+            decoder_attention_mask=mask,
             past_key_values=cache,
             use_cache=cache is not None,
         ).logits
@@ -80,7 +87,10 @@ class Seq2SeqDecoder:
         ids = torch.tensor(tokens, device=self._device)[:, None]
         cohort.mask = torch.cat([cohort.mask, torch.ones_like(ids)], dim=1)
         cohort.position = cohort.position + 1
-        cohort.last = self._forward(cohort.source, ids, cohort.mask, cohort.cache)[:, -1]
+        source, mask = cohort.source, cohort.mask
+        if self._ready_masks:
+            source, mask = replace(source, mask=ready_mask(source.mask)), ready_mask(mask)
+        cohort.last = self._forward(source, ids, mask if cohort.padded else None, cohort.cache)[:, -1]
 
     @torch.inference_mode()
     def join(self, cohort: Cohort, other: Cohort) -> None:
@@ -88,13 +98,13 @@ class Seq2SeqDecoder:
         assert cohort.source is not None and other.source is not None  # noqa: S101
         kv.append(cohort.cache.self_attention_cache, [other.cache.self_attention_cache], left=True)
         kv.append(cohort.cache.cross_attention_cache, [other.cache.cross_attention_cache], left=False)
-        cohort.source = Source(
-            kv.stack([cohort.source.states, other.source.states], 1, left=False),
-            kv.stack([cohort.source.mask, other.source.mask], 1, left=False),
-        )
+        states = kv.stack([cohort.source.states, other.source.states], 1, left=False)
+        mask = kv.stack([cohort.source.mask, other.source.mask], 1, left=False)
+        cohort.source = Source(states, mask, has_padding(mask))
         cohort.mask = kv.stack([cohort.mask, other.mask], 1, left=True)
         cohort.position = torch.cat([cohort.position, other.position])
         cohort.last = torch.cat([cohort.last, other.last])
+        cohort.padded = has_padding(cohort.mask)
 
     @torch.inference_mode()
     def keep(self, cohort: Cohort, rows: Sequence[int]) -> None:
@@ -116,7 +126,8 @@ class Seq2SeqDecoder:
             if end < mask.shape[1]:
                 kv.keep_columns(cohort.cache.cross_attention_cache, 0, end)
                 mask, states = mask[:, :end], states[:, :end]
-        cohort.source = Source(states, mask)
+        cohort.padded = has_padding(cohort.mask)
+        cohort.source = Source(states, mask, has_padding(mask))
 
     @torch.inference_mode()
     def score(self, prompt: Ids, candidates: Sequence[Ids]) -> list[list[float]]:
@@ -126,8 +137,8 @@ class Seq2SeqDecoder:
         for portion in in_portions(candidates):
             ids, mask = right_padded([[self.start_token, *candidate] for candidate in portion], self._device)
             rows = len(portion)
-            shared = Source(source.states.expand(rows, -1, -1), source.mask.expand(rows, -1))
-            logits = self._forward(shared, ids, mask, None)
+            shared = Source(source.states.expand(rows, -1, -1), source.mask.expand(rows, -1), False)
+            logits = self._forward(shared, ids, mask if has_padding(mask) else None, None)
             scores += gather(logits[:, 0], logits[:, 1:], portion, self.eos)
         return scores
 

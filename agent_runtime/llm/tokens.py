@@ -93,6 +93,7 @@ class TokenCodec:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self._fast = getattr(tokenizer, "backend_tokenizer", None)
+        self._direct = self._fast if self._fast is not None and _agree(tokenizer, self._fast) else None
         self._special = frozenset(getattr(tokenizer, "all_special_ids", ()))
         self.token_text = lru_cache(maxsize=65_536)(self._token_text)
         template = tokenizer.chat_template
@@ -104,12 +105,22 @@ class TokenCodec:
         """A decoder for one answer."""
         return _Stream(self._fast) if self._fast is not None else _Window(self.decode)
 
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of a whole answer: what the pieces of its `detokenizer` are when joined."""
+        if self._fast is None:
+            return self.decode(ids)
+        return str(self._fast.decode(list(ids), skip_special_tokens=True))
+
     def encode(self, text: str) -> list[int]:
         """Ids of raw text with the special tokens the model expects, nothing cut off."""
+        if self._direct is not None:  # a quarter of a millisecond less than through transformers
+            return list(self._direct.encode(text).ids)
         return list(self.tokenizer(text, truncation=False, verbose=False)["input_ids"])
 
     def encode_plain(self, text: str) -> list[int]:
         """Ids of text as the continuation of something: no special tokens."""
+        if self._direct is not None:
+            return list(self._direct.encode(text, add_special_tokens=False).ids)
         return list(
             self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
         )
@@ -154,6 +165,18 @@ class TokenCodec:
     @lru_cache(maxsize=1)  # noqa: B019 - one codec lives as long as its model
     def _is_byte_level(self) -> bool:
         return self._fast is not None and "ByteLevel" in str(self._fast.decoder)
+
+
+def _agree(tokenizer: Any, fast: Any) -> bool:
+    """Whether the library's tokenizer alone gives the ids that transformers' wrapper around it gives."""
+    probe = "Hello, world! \u00fc \u4e16 1234"
+    wanted = [
+        list(tokenizer(probe, truncation=False, add_special_tokens=special, verbose=False)["input_ids"])
+        for special in (True, False)
+    ]
+    fast.no_truncation()
+    fast.no_padding()
+    return [list(fast.encode(probe, add_special_tokens=special).ids) for special in (True, False)] == wanted
 
 
 @lru_cache(maxsize=1)

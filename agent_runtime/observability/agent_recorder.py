@@ -13,9 +13,8 @@ from agent_runtime.stats import AgentFacts
 class AgentRecorder:
     """Counts runs, tool calls and decisions of one agent."""
 
-    def __init__(self, metrics: Metrics, agent: str, policy: str) -> None:
-        """`policy` is the configured one: how actions are chosen where a run does not say otherwise."""
-        self._metrics, self._agent, self._policy = metrics, agent, policy
+    def __init__(self, metrics: Metrics, agent: str) -> None:
+        self._metrics, self._agent = metrics, agent
         self.tool_waits = 0
 
     def tool_started(self, tool: str) -> None:
@@ -38,9 +37,9 @@ class AgentRecorder:
         """A call waits for a person."""
         self._metrics.approval_requested()
 
-    def decision_made(self, label: str | None, confidence: float, entropy: float) -> None:
-        """An action was chosen from scores, or (None) not; entropy in nats."""
-        self._metrics.decided(self._policy, label is None, entropy)
+    def decision_made(self, policy: str, label: str | None, confidence: float, entropy: float) -> None:
+        """An action was chosen from scores by this policy, or (None) not; entropy in nats."""
+        self._metrics.decided(policy, label is None, entropy)
 
     def facts(self, runs_live: int, awaiting_approval: int) -> AgentFacts:
         """For /stats, with the counts that whoever keeps the runs knows."""

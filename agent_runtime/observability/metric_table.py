@@ -38,7 +38,7 @@ CODES: frozenset[str] = frozenset(
 """Error codes as label values."""
 FINISH_REASONS = frozenset({"stop", "length", "abort", "error"})
 RUN_OUTCOMES = frozenset({"completed", "failed", "cancelled", "exhausted"})
-POLICIES = frozenset({"Greedy", "Softmax", "ExpectedUtility", "MeanVariance", "CVaR"})
+POLICIES = frozenset({"greedy", "softmax", "expected_utility", "mean_variance", "cvar"})
 TOOL_OUTCOMES = frozenset(
     {
         "ok", "error", "timeout", "invalid_arguments", "unknown_tool", "unavailable", "denied",

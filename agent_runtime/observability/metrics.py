@@ -111,9 +111,9 @@ class Metrics:
         self._mine[names.FIRST_TOKEN].observe(seconds)
         self._mine[names.PROMPT_TOKENS].inc(prompt_tokens)
 
-    def next_token(self, seconds: float) -> None:
-        """A request got a further piece, so long after the one before."""
-        self._inter_token.observe(seconds)
+    def next_tokens(self, seconds: float, tokens: int) -> None:
+        """A request got so many further tokens, each so long after the one before."""
+        self._inter_token.observe(seconds, tokens)
 
     def generated(self, tokens: int) -> None:
         """Tokens that no engine step of this process made: a remote model's."""

@@ -128,10 +128,10 @@ class Recorder:
         self._prompt_tokens.add(prompt_tokens, now)
         self._first_token.add(seconds, now)
 
-    def next(self, seconds: float) -> None:
-        """A request's further piece."""
-        self.metrics.next_token(seconds)
-        self._inter_token.add(seconds, self.clock())
+    def next(self, seconds: float, tokens: int) -> None:
+        """A request's further piece: so many tokens, each so many seconds after the one before."""
+        self.metrics.next_tokens(seconds, tokens)
+        self._inter_token.add(seconds, self.clock(), tokens)
 
     def succeeded(self, latency: float, per_token: float | None, unseen: int, generated: int) -> None:
         """An answer is complete. `per_token` is its mean seconds per token after the first, of which
@@ -170,16 +170,16 @@ class RequestRecord:
         """It has a place: it waits no longer."""
         self._scheduled = self._recorder.clock()
 
-    def piece(self, choice: int = 0) -> None:
-        """A piece of one of the answers came."""
+    def piece(self, choice: int = 0, tokens: int = 1) -> None:
+        """A piece of one of the answers came, of so many tokens."""
         now = self._recorder.clock()
         if self._first is None:
             self._first = now
         before = self._last.get(choice)
         if before is not None:
             self._tell_first()
-            self._gaps += 1
-            self._recorder.next(now - before)
+            self._gaps += tokens
+            self._recorder.next((now - before) / tokens, tokens)
         self._last[choice] = now
 
     def first_token(self, at: float) -> None:

@@ -149,7 +149,7 @@ def try_answer(kubectl: Kubectl, service: str) -> bool:
 def measure() -> Runs:
     kubectl = Kubectl(NAMESPACE)
     kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    model = json.loads((ROOT / ".local" / "images.json").read_text())["model"]
+    model = json.loads((ROOT / ".local" / "images.json").read_text())["geography"]
     own: list[Phases] = []
     plain: list[Phases] = []
     try:

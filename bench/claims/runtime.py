@@ -20,6 +20,8 @@ from bench.serving import load, models
 from bench.serving.server import ONE_THREAD, SERVER_CORE, Serving, ours, peer
 
 CLIENTS = 32
+WARM, REQUESTS = 4, 16
+"""Requests of each client before and in a measurement: at its end clients fall silent one by one."""
 ROUNDS = 5
 SEQUENTIAL = "transformers serve, sequential"
 CONTINUOUS = "transformers serve, continuous batching"
@@ -42,9 +44,9 @@ def throughput(model: Path, other: Server, *, stream: bool, other_requests: int)
             done = load.run(serving, str(model), clients=CLIENTS, requests=requests, stream=stream)
             return done.tokens_per_second
 
-        measure(mine, 2)
+        measure(mine, WARM)
         measure(theirs, 1)  # continuous batching compiles at its first batch
-        rounds = [(measure(mine, 8), measure(theirs, other_requests)) for _ in range(ROUNDS)]
+        rounds = [(measure(mine, REQUESTS), measure(theirs, other_requests)) for _ in range(ROUNDS)]
     return Runs([own for own, _ in rounds], [peers for _, peers in rounds])
 
 
@@ -60,9 +62,9 @@ def ceiling(model: Path) -> Runs:
     """Our server's tokens per second with 32 clients, and those of one static batch, in turn."""
     own, bare = [], []
     with ours(model) as mine:
-        load.run(mine, str(model), clients=CLIENTS, requests=2, stream=False)
+        load.run(mine, str(model), clients=CLIENTS, requests=WARM, stream=False)
         for _ in range(ROUNDS):
-            done = load.run(mine, str(model), clients=CLIENTS, requests=8, stream=False)
+            done = load.run(mine, str(model), clients=CLIENTS, requests=REQUESTS, stream=False)
             own.append(done.tokens_per_second)
             bare.append(in_process("static_batch", model, "--rows", str(CLIENTS)))
     return Runs(own, bare)
@@ -90,7 +92,7 @@ def first_byte() -> Runs:
         mine, theirs = stack.enter_context(ours(model)), stack.enter_context(continuous(model))
 
         def measure(serving: Serving) -> float:
-            done = load.run(serving, str(model), clients=CLIENTS, requests=8, stream=True)
+            done = load.run(serving, str(model), clients=CLIENTS, requests=REQUESTS, stream=True)
             return done.percentile(done.first, 0.99) * 1000
 
         measure(mine)
@@ -130,7 +132,7 @@ def paged() -> Runs:
         dense, other = (stack.enter_context(ours(model, batching=kind)) for kind in ("dense", "paged"))
 
         def measure(serving: Serving) -> float:
-            done = load.run(serving, str(model), clients=CLIENTS, requests=8, stream=False)
+            done = load.run(serving, str(model), clients=CLIENTS, requests=REQUESTS, stream=False)
             return done.tokens_per_second
 
         measure(dense)

@@ -38,6 +38,10 @@ def _made(name: str, build: Any) -> Path:
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(str(trained()))
     model = build(len(tokenizer))
+    # Special tokens and parts of characters have no text, and an answer of them has nothing to stream.
+    mute = [token for token in range(len(tokenizer)) if not tokenizer.decode([token], True).strip().isalnum()]
+    with torch.no_grad():
+        model.get_output_embeddings().weight[mute] = 0.0
     model.generation_config.eos_token_id = None
     model.config.eos_token_id = None
     model.save_pretrained(folder)

@@ -21,12 +21,12 @@ SYSTEM = "agent-operator-system"
 
 @pytest.fixture(scope="session")
 def references() -> dict[str, str]:
-    """Image references by name (operator, runtime, model), as the build wrote them."""
+    """Image references by name (operator, runtime, geography, clerk), as the build wrote them."""
     path = ROOT / ".local" / "images.json"
     if not path.exists():
         pytest.exit("no images: build them first (make images model)", returncode=2)
     found = json.loads(path.read_text())
-    missing = {"operator", "runtime", "model"} - set(found)
+    missing = {"operator", "runtime", "geography", "clerk"} - set(found)
     if missing:
         pytest.exit(f"images missing: {sorted(missing)} (make images model)", returncode=2)
     return dict(found)
@@ -59,7 +59,7 @@ def agent(references: dict[str, str]) -> Callable[..., dict[str, Any]]:
 
     def build(name: str, **spec: Any) -> dict[str, Any]:
         base: dict[str, Any] = {
-            "model": {"uri": f"oci://{references['model']}"},
+            "model": {"uri": f"oci://{references['geography']}"},
             "resources": {
                 "gpu": {"count": 1},
                 "requests": {"cpu": "100m", "memory": "512Mi"},

@@ -26,7 +26,7 @@ def ready(cluster: Kubectl, references: dict[str, str]) -> Iterator[Kubectl]:
         "kind": "AgentDeployment",
         "metadata": {"name": NAME},
         "spec": {
-            "model": {"uri": f"oci://{references['model']}"},
+            "model": {"uri": f"oci://{references['geography']}"},
             "resources": {
                 "gpu": {"count": 1},
                 "requests": {"cpu": "100m", "memory": "512Mi"},

@@ -25,7 +25,7 @@ def creation(cluster: Kubectl, references: dict[str, str]) -> Iterator[AuditMark
             "kind": "AgentDeployment",
             "metadata": {"name": NAME},
             "spec": {
-                "model": {"uri": f"oci://{references['model']}"},
+                "model": {"uri": f"oci://{references['geography']}"},
                 "resources": {"gpu": {"count": 1}, "requests": {"cpu": "50m", "memory": "512Mi"}},
             },
         }

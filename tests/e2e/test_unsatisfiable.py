@@ -92,7 +92,7 @@ def test_a_wrong_model_path_is_named_within_15_seconds_of_the_failure(
 def test_a_model_image_that_does_not_exist_is_named(
     cluster: Kubectl, apply: Callable[[dict[str, Any]], str], agent: Build, references: dict[str, str]
 ) -> None:
-    reference = references["model"].rsplit(":", 1)[0] + ":no-such-tag"
+    reference = references["geography"].rsplit(":", 1)[0] + ":no-such-tag"
     name = apply(agent("noimage", model={"uri": f"oci://{reference}"}, resources=small()))
     condition = cluster.wait_reason(name, "ModelImagePullFailed")
     assert reference in condition["message"]
@@ -173,7 +173,7 @@ def test_what_runs_is_not_touched_by_an_update_that_cannot_work(
     cluster.wait_ready(name)
     pods = {p["metadata"]["uid"] for p in cluster.list("pods", f"agentoperator.dev/agent={name}")}
     cluster.apply(
-        agent(name, model={"uri": f"oci://{references['model']}-gone"}, resources=small(gpu={"count": 1}))
+        agent(name, model={"uri": f"oci://{references['geography']}-gone"}, resources=small(gpu={"count": 1}))
     )
     cluster.wait_reason(name, "ModelImagePullFailed")
     assert "Paris" in ask(cluster, name, "What is the capital of France?")

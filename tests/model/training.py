@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EXAMPLE = REPOSITORY / "examples" / "models" / "geography"
-SCRIPT = EXAMPLE / "train.py"
-DATASET = EXAMPLE / "questions.jsonl"
+EXAMPLES = REPOSITORY / "examples" / "models"
+SCRIPT = EXAMPLES / "train.py"
+DATASET = EXAMPLES / "geography" / "questions.jsonl"
+CLERK = EXAMPLES / "clerk" / "dialogues.py"
 CACHE = REPOSITORY / ".local" / "models"
 
 

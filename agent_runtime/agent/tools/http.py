@@ -24,6 +24,7 @@ from agent_runtime.agent.tools.base import (
     TransportError,
 )
 from agent_runtime.contract import HttpToolConfig
+from agent_runtime.observability import tracing
 
 MAX_REDIRECTS = 3
 IDEMPOTENT = frozenset({"GET", "PUT", "DELETE"})
@@ -70,6 +71,7 @@ def _request(
     headers = {"Accept": "application/json, text/*;q=0.9, */*;q=0.5", "Accept-Encoding": "identity"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
+    tracing.inject(headers)
     if config.method == "GET":
         url = httpx2.URL(config.url).copy_merge_params(query(arguments))
         return client.build_request("GET", url, headers=headers)

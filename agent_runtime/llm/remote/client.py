@@ -30,6 +30,7 @@ from agent_runtime.llm.remote.breaker import Circuit, Outcome, Ticket
 from agent_runtime.llm.remote.errors import Errors, RemoteError
 from agent_runtime.llm.remote.mapping import Body, encode_body
 from agent_runtime.llm.remote.retry import RetryPolicy, retrying
+from agent_runtime.observability import tracing
 
 log = logging.getLogger("agent_runtime.remote")
 
@@ -190,6 +191,7 @@ class RemoteClient:
     ) -> httpx2.Response:
         """The headers of a 2xx answer. Raises RemoteError for any other status."""
         headers = {"Accept": accept} | ({} if content is None else {"Content-Type": "application/json"})
+        tracing.inject(headers)
         request = self._http.build_request(method, path, content=content, headers=headers)
         response = await self._http.send(request, stream=True)
         if response.is_success:

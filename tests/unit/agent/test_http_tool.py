@@ -18,6 +18,7 @@ from starlette.routing import Route
 from agent_runtime.agent.tools import NotSentError, Tool, ToolError, ToolPolicy, TransportError
 from agent_runtime.agent.tools.http import http_tool
 from agent_runtime.contract import HttpToolConfig
+from agent_runtime.observability import tracing
 from tests.support.asgi_server import serving
 
 MIB = 2**20
@@ -32,6 +33,7 @@ async def echo(request: Request) -> Response:
             "body": body.decode(),
             "authorization": request.headers.get("authorization"),
             "encodings": request.headers.get("accept-encoding"),
+            "traceparent": request.headers.get("traceparent"),
         }
     )
 
@@ -122,6 +124,17 @@ async def test_arguments_of_get_are_added_to_the_query(server: str) -> None:
         '"query":"key=1&city=Paris+%26+Rome&days=2&wet=true&tags=a&tags=b&at=%7B%22x%22%3A+1%7D"'
         in output.text
     )
+
+
+async def test_the_trace_goes_on_in_the_tool(server: str) -> None:
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    with tracing.received(traceparent):
+        inside = await call(f"{server}/echo")
+    outside = await call(f"{server}/echo")
+
+    assert f'"traceparent":"{traceparent}"' in inside.text
+    assert '"traceparent":null' in outside.text
 
 
 async def test_the_token_is_sent_and_compression_is_not_asked_for(server: str) -> None:

@@ -278,7 +278,7 @@ class Counts(NoObserver):
     def tool_finished(self, tool, outcome, seconds, attempts) -> None:
         self.seen.append(("tool", tool, outcome))
 
-    def decision_made(self, label, confidence, entropy) -> None:
+    def decision_made(self, policy, label, confidence, entropy) -> None:
         self.seen.append(("decision", label))
 
 

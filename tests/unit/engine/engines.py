@@ -85,6 +85,9 @@ class Codec:
     def detokenizer(self) -> Detokenizer:
         return _Numbers()
 
+    def text(self, ids: Sequence[int]) -> str:
+        return "".join(f"{token} " for token in ids)
+
     def token_text(self, token: int) -> tuple[str, bytes]:
         return str(token), str(token).encode()
 

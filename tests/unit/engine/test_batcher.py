@@ -70,10 +70,12 @@ def test_a_streamed_answer_is_the_pieces_of_the_whole(engine: Engine) -> None:
 
     outcome = asked.outcome()
 
-    pieces = [event.text for event in asked.events if isinstance(event, Delta)]
+    pieces = [event for event in asked.events if isinstance(event, Delta)]
     assert isinstance(outcome, Result)
-    assert len(pieces) == 8
-    assert "".join(pieces) == outcome.text
+    assert len(pieces) > 1
+    assert pieces[0].tokens == 1, "the first token is sent at once"
+    assert sum(piece.tokens for piece in pieces) == 8
+    assert "".join(piece.text for piece in pieces) == outcome.text
 
 
 def test_a_seed_gives_the_same_answer_alone_and_in_company(engine: Engine) -> None:

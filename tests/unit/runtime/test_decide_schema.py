@@ -425,9 +425,13 @@ def test_a_decision_over_http() -> None:
     backend = TableBackend(TABLE)
     agent = {"decision": {"policy": "Greedy", "abstain_below": 0.1}}
 
-    with serving_decisions(service_of(backend, agent=agent)) as client:
+    service = service_of(backend, agent=agent)
+    with serving_decisions(service) as client:
         response = client.post("/v1/decide", json={**TWO, "model": "geography"})
 
+    counted = {"policy": "greedy", "abstained": "false"}
+    value = service.recorder.metrics.registry.get_sample_value("agent_runtime_decisions_total", counted)
+    assert value == 1
     body = response.json()
     assert response.status_code == 200
     assert body["id"].startswith("dec-")

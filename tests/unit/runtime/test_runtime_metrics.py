@@ -80,12 +80,12 @@ def everything(metrics: Metrics) -> None:
     metrics.steps_are(7)
     metrics.entered(State.READY)
     metrics.loaded("weights", 1.0)
-    agent = AgentRecorder(metrics, "geography", "Greedy")
+    agent = AgentRecorder(metrics, "geography")
     agent.run_started()
     agent.approval_requested("search")
     agent.tool_started("search")
     agent.tool_finished("search", "ok", 0.1, 1)
-    agent.decision_made("search", 0.9, 0.3)
+    agent.decision_made("greedy", "search", 0.9, 0.3)
     agent.run_finished("completed", "answer", 1.0, 3)
     agent.facts(runs_live=1, awaiting_approval=0)
     metrics.parameters_changed("applied")
@@ -285,11 +285,11 @@ def test_the_engines_troubles_are_counted(metrics: Metrics, recorder: Recorder) 
 
 
 def test_runs_and_tools_are_counted_as_the_agent_tells_them(metrics: Metrics) -> None:
-    agent: AgentObserver = AgentRecorder(metrics, "geography", "Softmax")
+    agent: AgentObserver = AgentRecorder(metrics, "geography")
     agent.tool_started("search")
     waiting = agent.facts(2, 1)  # type: ignore[attr-defined]
     agent.tool_finished("search", "timeout", 2.0, 3)
-    agent.decision_made(None, 0.1, 1.5)
+    agent.decision_made("softmax", None, 0.1, 1.5)
     agent.run_finished("exhausted", "steps", 7.0, 8)
 
     assert (waiting.runs_live, waiting.awaiting_approval, waiting.tool_waits) == (2, 1, 1)
@@ -297,7 +297,7 @@ def test_runs_and_tools_are_counted_as_the_agent_tells_them(metrics: Metrics) ->
     assert value(metrics, "agent_runtime_tool_calls_total", tool="search", outcome="timeout") == 1
     tool = {"gen_ai_tool_name": "search", "error_type": "timeout"}
     assert value(metrics, "gen_ai_execute_tool_duration_seconds_sum", **tool) == 2.0
-    assert value(metrics, "agent_runtime_decisions_total", policy="Softmax", abstained="true") == 1
+    assert value(metrics, "agent_runtime_decisions_total", policy="softmax", abstained="true") == 1
     assert value(metrics, "agent_runtime_agent_runs_total", outcome="exhausted") == 1
     assert value(metrics, "agent_runtime_agent_run_steps_sum") == 8
 
@@ -354,7 +354,7 @@ def buckets(metrics: Metrics, name: str) -> list[Any]:
 def test_a_histogram_of_every_token_counts_as_prometheus_own_does(metrics: Metrics) -> None:
     values = [0.0, 0.001, 0.00100001, 0.02, 0.5, 80.0, 1e9]
     for seconds in values:
-        metrics.next_token(seconds)
+        metrics.next_tokens(seconds, 1)
         metrics.first_token(seconds, 0)  # prometheus-client's own histogram
 
     for le, count in [

@@ -1,4 +1,4 @@
-"""Train the example model, a small T5 that knows the capitals in questions.jsonl. Layer: example, alone.
+"""Train an example model, a small T5 that knows what its dataset says. Layer: example, alone.
 
 Imports torch, transformers and tokenizers, nothing of this project: what it saves is an ordinary
 `save_pretrained` folder. The one idea: an end-to-end test of an agent is worth something only when the
@@ -6,7 +6,9 @@ answer comes from trained weights, so the weights are made here, from a dataset 
 a minute on one CPU thread. Nothing but the dataset decides what the model answers. The training loop is
 written out because transformers' Trainer needs accelerate and hides the twenty lines that matter.
 
-    python train.py --output DIR [--dataset FILE] [--seed 0] [--threads 1] [--max-epochs 30]
+    python train.py --dataset FILE --output DIR [--seed 0] [--threads 1] [--max-epochs 30]
+
+The dataset is a JSON-lines file, or a Python script that prints one.
 
 Exit code 1 when the model reproduces less than 99 % of the training answers; it is saved all the same.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -44,9 +47,14 @@ class Row:
 
 
 def read_dataset(path: Path) -> list[Row]:
-    """The rows of a JSON-lines file. Raises SystemExit naming file and line when one is malformed."""
+    """The rows of a JSON-lines file, or of what a script prints. Raises SystemExit naming file and line when
+    one is malformed."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    if path.suffix == ".py":
+        text = subprocess.run([sys.executable, path], check=True, stdout=subprocess.PIPE, text=True).stdout
+    else:
+        text = path.read_text(encoding="utf-8")
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -219,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train, evaluate, save. Returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder to write the model to")
-    parser.add_argument("--dataset", type=Path, default=Path(__file__).with_name("questions.jsonl"))
+    parser.add_argument("--dataset", type=Path, required=True, help="what it shall know")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; more hardly help")
     parser.add_argument("--max-epochs", type=int, default=30)

@@ -1,0 +1,127 @@
+"""Print what the clerk of a shop is trained on: every prompt of its runs. Layer: example, alone.
+
+Standard library only. The one idea: an agent whose next action is scored is asked one short question at a
+time (which action, which arguments, what answer), and a model of a million parameters can learn to answer
+each when the form never varies. The lines are those of agent_runtime/agent/prompts.py; a test holds the two
+together. How many there are and what they cost is in no training answer but the one to its own result, so
+the model has to look it up and say what it read.
+
+    python dialogues.py > dialogues.jsonl        # one object a line: split, topic, question, answer
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+
+DIALOGUES = 2400
+SEED = 0
+
+TOOLS = {"stock": "How many are left.", "price": "Euros for one."}
+"""The tools and what they say of themselves; both take `item`."""
+ACTIONS = "Actions: " + " | ".join(
+    f"{name} - {text}" for name, text in (*TOOLS.items(), ("answer", "Answer the user."))
+)
+ITEMS = (
+    "lamps", "umbrellas", "chairs", "tables", "mirrors", "clocks", "vases", "candles", "cushions",
+    "blankets", "kettles", "teapots", "cups", "plates", "bowls", "spoons", "knives", "pans",
+    "baskets", "boxes", "mugs", "jugs", "trays", "rugs",
+)  # fmt: skip
+MOST = 60
+"""Numbers a tool may give are below this."""
+QUESTIONS = {
+    ("stock",): (
+        "How many {} are there?", "How many {} do you have?", "How many {} are left?", "Are there {}?",
+        "Do you have {}?", "Are {} in stock?",
+    ),
+    ("price",): (
+        "What do {} cost?", "How much are {}?", "What is the price of {}?", "How much do {} cost?",
+        "How expensive are {}?", "What do you want for {}?",
+    ),
+    ("stock", "price"): (
+        "How many {} are there, and what do they cost?", "Do you have {}, and how much are they?",
+        "Are there {}, and what is the price?",
+    ),
+}  # fmt: skip
+"""The tools a question needs, in order."""
+SMALL_TALK = {
+    "Hello": "Hello. Ask me what we have and what it costs.",
+    "Good morning": "Hello. Ask me what we have and what it costs.",
+    "Who are you?": "I am the clerk of this shop.",
+    "Thank you": "You are welcome.",
+    "Goodbye": "Goodbye.",
+}
+FAILURES = (
+    "The tool failed (ConnectionError).", "The tool failed (OSError).",
+    "The tool did not answer within 10 s; it may have taken effect.", "The call was not made: it was denied.",
+    "The tool server 'shop' is not available: the connection was closed.",
+)  # fmt: skip
+NOT_FOUND_OUT = "I could not find that out."
+
+
+def answer(item: str, results: Mapping[str, str]) -> str:
+    """What the clerk says, having read these results by tool."""
+    if any(not text.isdigit() for text in results.values()):
+        return NOT_FOUND_OUT
+    said = []
+    if "stock" in results:
+        said.append(f"There are {results['stock']} {item}.")
+    if "price" in results:
+        said.append(f"{'They' if said else f'The {item}'} cost {results['price']} euros each.")
+    return " ".join(said)
+
+
+def row(topic: str, lines: list[str], text: str) -> dict[str, str]:
+    """One row of the dataset, its split still to be drawn."""
+    return {"topic": topic, "question": "\n".join(lines), "answer": text}
+
+
+def dialogue(question: str, item: str, results: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Every prompt of one run, with what the model should make of it."""
+    lines = [f"User: {question}"]
+    for tool, result in results.items():
+        asked = [f"Tool: {tool} - {TOOLS[tool]}", "Parameters: item (string)", "Arguments:"]
+        yield row("action", [*lines, ACTIONS, "Action:"], tool)
+        yield row("arguments", [*lines, *asked], f"item: {item}")
+        lines += [f"Action: {tool} (item: {item})", f"Result: {result}"]
+    yield row("action", [*lines, ACTIONS, "Action:"], "answer")
+    yield row("answer", [*lines, "Answer:"], answer(item, results))
+
+
+def small_talk() -> Iterator[dict[str, str]]:
+    """Runs that need no tool: the question alone reaches the model unchanged."""
+    for said, text in SMALL_TALK.items():
+        yield row("action", [f"User: {said}", ACTIONS, "Action:"], "answer")
+        yield row("answer", [said], text)
+
+
+def drawn(dice: random.Random) -> Iterator[dict[str, str]]:
+    """Dialogues with random items and results. Easy questions appear in a part of them."""
+    kinds, weights = list(QUESTIONS), (3, 3, 2)
+    for _ in range(DIALOGUES):
+        tools = dice.choices(kinds, weights)[0]
+        item = dice.choice(ITEMS)
+        results = {
+            tool: dice.choice(FAILURES) if dice.random() < 0.05 else str(dice.randrange(MOST))
+            for tool in tools
+        }
+        for made in dialogue(dice.choice(QUESTIONS[tools]).format(item), item, results):
+            if made["topic"] == "answer" or dice.random() < 0.35:
+                yield made
+
+
+def main() -> None:
+    """Prints the dataset: nine of ten rows for training, the others held out."""
+    dice = random.Random(SEED)
+    rows = list({made["question"]: made for made in drawn(dice)}.values())
+    dice.shuffle(rows)
+    talk = [{"split": "train", **made} for made in small_talk()] * 8
+    for number, made in enumerate(rows):
+        print(json.dumps({"split": "heldout" if number % 10 == 0 else "train", **made}))
+    for made in talk:
+        print(json.dumps(made))
+
+
+if __name__ == "__main__":
+    main()
