@@ -29,6 +29,10 @@ class Grammar:
     text: str
 
 
+LEAST_TEMPERATURE = 1e-5
+"""Scores divided by less overflow single precision; vLLM draws the line here too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How to choose tokens. `temperature` 0 takes the likeliest token; `seed` makes sampling repeatable.
@@ -50,6 +54,11 @@ class Sampling:
     grammar: Grammar | None = None
     min_tokens: int = 0
     ignore_eos: bool = False
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken; a temperature below LEAST_TEMPERATURE means the same."""
+        return self.temperature < LEAST_TEMPERATURE
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from typing import Any
 from agent_runtime.llm.base import GenerationError, Sampling
 from agent_runtime.llm.observer import EngineObserver, Silent
 from agent_runtime.llm.row import Row
-from agent_runtime.llm.sampling import Choice
+from agent_runtime.llm.sampling import LEAST_TOP_P, Choice
 from agent_runtime.progress import Progress
 
 log = logging.getLogger("agent_runtime.engine")
@@ -78,7 +78,7 @@ class PagedEngine:
             or sampling.presence_penalty
             or sampling.frequency_penalty
             or sampling.min_tokens
-            or (sampling.temperature > 0 and sampling.seed is not None)
+            or (not sampling.greedy and sampling.seed is not None)
         )
 
     @property
@@ -108,11 +108,12 @@ class PagedEngine:
 
     def _processors(self, sampling: Sampling) -> dict[str, Any]:
         """The row's own settings; neutral ones for a greedy row, which keeps its likeliest token alone."""
-        if sampling.temperature == 0:
+        if sampling.greedy:
             return {"temperature": 1.0, "top_k": 1, "top_p": 1.0}
         # A top_k above the vocabulary kills the manager's thread, and everybody's answers with it.
         top_k = min(sampling.top_k or self._vocabulary, self._vocabulary)
-        return {"temperature": sampling.temperature, "top_k": top_k, "top_p": sampling.top_p}
+        top_p = max(sampling.top_p, LEAST_TOP_P)
+        return {"temperature": sampling.temperature, "top_k": top_k, "top_p": top_p}
 
     def close(self) -> None:
         """Fails what runs, and ends both threads."""

@@ -16,9 +16,9 @@ from agent_runtime.llm.tokens import TokenCodec
 
 Event = Delta | Result | GenerationError
 
-PACE_SECONDS = 0.01
+PACE_SECONDS = 0.02
 """A reader gets a piece at most so often: a chunk costs as much as a token of a small model, and nobody reads
-a hundred of them a second."""
+fifty of them a second."""
 
 
 class Row:

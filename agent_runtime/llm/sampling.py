@@ -21,6 +21,9 @@ import torch
 
 from agent_runtime.llm.base import GenerationError, Sampling
 
+LEAST_TOP_P = 1e-9
+"""A smaller one could be zero in single precision, and not even the likeliest token would stay."""
+
 
 class TokenMask(Protocol):
     """What a grammar allows next."""
@@ -55,7 +58,7 @@ class RowSampler:
     @property
     def plain(self) -> bool:
         """Whether the row needs nothing but the likeliest token."""
-        return self.sampling.temperature == 0 and not self.shapes
+        return self.sampling.greedy and not self.shapes
 
     @property
     def shapes(self) -> bool:
@@ -133,9 +136,9 @@ def choose(
                 shaped[number] = row.shape(scores[number], ids[number])
             except GenerationError as error:
                 failed[number] = error
-    drawn = [n for n, row in enumerate(rows) if row.sampling.temperature > 0 and n not in failed]
+    drawn = [n for n, row in enumerate(rows) if not row.sampling.greedy and n not in failed]
     for number, changed in shaped.items():
-        if rows[number].sampling.temperature == 0:
+        if rows[number].sampling.greedy:
             tokens[number] = int(changed.argmax())
     if drawn:
         table = torch.stack([shaped.get(number, scores[number]) for number in drawn])
@@ -175,7 +178,7 @@ def draw(scores: torch.Tensor, samplings: Sequence[Sampling], uniforms: Sequence
         keep &= rank < most[:, None]
     if any(sampling.top_p < 1 for sampling in samplings):
         # A token stays while the mass before it is below top_p, so the likeliest one always does.
-        bound = torch.tensor([sampling.top_p for sampling in samplings], device=device)
+        bound = torch.tensor([max(sampling.top_p, LEAST_TOP_P) for sampling in samplings], device=device)
         mass = probabilities.masked_fill(~keep, 0.0)
         mass = mass / mass.sum(dim=-1, keepdim=True)
         keep &= (mass.cumsum(dim=-1) - mass) < bound[:, None]

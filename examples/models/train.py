@@ -6,7 +6,7 @@ answer comes from trained weights, so the weights are made here, from a dataset 
 a minute on one CPU thread. Nothing but the dataset decides what the model answers. The training loop is
 written out because transformers' Trainer needs accelerate and hides the twenty lines that matter.
 
-    python train.py --dataset FILE --output DIR [--seed 0] [--threads 1] [--max-epochs 30]
+    python train.py --dataset FILE --output DIR [--seed 0] [--threads 1] [--max-epochs 12]
 
 The dataset is a JSON-lines file, or a Python script that prints one.
 
@@ -230,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset", type=Path, required=True, help="what it shall know")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; more hardly help")
-    parser.add_argument("--max-epochs", type=int, default=30)
+    parser.add_argument("--max-epochs", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     options = parser.parse_args(arguments)

@@ -14,7 +14,7 @@ import sys
 from mcp.server.mcpserver import MCPServer
 from mcp_types import ToolAnnotations
 
-SHOP = "lamps=12,30 umbrellas=0,15 teapots=7,24"
+SHOP = "lamps=12,49 umbrellas=0,35 teapots=7,64"
 GOODS = {
     name: tuple(map(int, numbers.split(",")))
     for name, _, numbers in (word.partition("=") for word in os.environ.get("SHOP", SHOP).split())
@@ -24,17 +24,17 @@ READS = ToolAnnotations(read_only_hint=True)
 
 
 @server.tool(annotations=READS)
-def stock(item: str) -> int:
+def stock(item: str) -> str:
     """How many are left."""
-    return GOODS[item][0] if item in GOODS else 0
+    return f"{GOODS[item][0] if item in GOODS else 0} left"
 
 
 @server.tool(annotations=READS)
-def price(item: str) -> int:
-    """Euros for one."""
+def price(item: str) -> str:
+    """What one costs."""
     if item not in GOODS:
         raise ValueError(f"there are no {item}")
-    return GOODS[item][1]
+    return f"{GOODS[item][1]} euros"
 
 
 if __name__ == "__main__":

@@ -83,6 +83,10 @@ BODIES: dict[str, tuple[bytes, int]] = {
         with_fields(b'"seed":9223372036854775807,"n":2,"temperature":1.0'),
         200,
     ),
+    "a temperature and a top_p that single precision takes for zero": (
+        with_fields(b'"temperature":5e-324,"top_p":5e-324'),
+        200,
+    ),
     "a bias of no number": (with_fields(b'"logit_bias":{"1":NaN}'), 400),
     "an infinite bias": (with_fields(b'"logit_bias":{"1":Infinity}'), 400),
     "a bias beyond the vocabulary": (with_fields(b'"logit_bias":{"999999999":1}'), 400),

@@ -23,14 +23,14 @@ from tests.model.training import CLERK, trained
 HELD_OUT_AT_LEAST = 0.90
 
 
-def stock(item: str) -> int:
+def stock(item: str) -> str:
     """How many are left."""
-    return {"lamps": 12, "rugs": 0}.get(item, 5)
+    return f"{ {'lamps': 12}.get(item, 5) } left"
 
 
-def price(item: str) -> int:
-    """Euros for one."""
-    return {"lamps": 30}.get(item, 9)
+def price(item: str) -> str:
+    """What one costs."""
+    return f"{ {'lamps': 49}.get(item, 35) } euros"
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_the_dialogues_are_the_prompts_of_a_run(dialogues: ModuleType) -> None:
         return chat.messages[-1].content
 
     expected = []
-    for tool, result in (("stock", "12"), ("price", "30")):
+    for tool, result in (("stock", "12 left"), ("price", "49 euros")):
         expected.append(shown(Plan(purpose="decide", candidates=("stock", "price", ANSWER))))
         expected.append(shown(Plan(purpose="arguments", tool=tool)))
         called = ToolCall("call_1", tool, json.dumps({"item": "lamps"}))
@@ -75,12 +75,12 @@ def test_the_dialogues_are_the_prompts_of_a_run(dialogues: ModuleType) -> None:
     expected.append(shown(Plan(purpose="decide", candidates=("stock", "price", ANSWER))))
     expected.append(shown(Plan(purpose="answer")))
 
-    rows = list(dialogues.dialogue(asked, "lamps", {"stock": "12", "price": "30"}))
+    rows = list(dialogues.dialogue(asked, "lamps", {"stock": "12 left", "price": "49 euros"}))
 
     assert [row["question"] for row in rows] == expected
     assert [row["answer"] for row in rows] == [
         "stock", "item: lamps", "price", "item: lamps", ANSWER,
-        "There are 12 lamps. They cost 30 euros each.",
+        "There are 12 lamps. They cost 49 euros each.",
     ]  # fmt: skip
 
 
@@ -94,10 +94,10 @@ def test_prompts_it_never_saw_are_answered(folder: Path) -> None:
     ("question", "calls", "answer"),
     [
         ("How many lamps are there?", ["stock"], "There are 12 lamps."),
-        ("What do lamps cost?", ["price"], "The lamps cost 30 euros each."),
+        ("What do lamps cost?", ["price"], "The lamps cost 49 euros each."),
         (
             "How many lamps are there, and what do they cost?", ["stock", "price"],
-            "There are 12 lamps. They cost 30 euros each.",
+            "There are 12 lamps. They cost 49 euros each.",
         ),
         ("Thank you", [], "You are welcome."),
     ],
@@ -113,12 +113,12 @@ def test_it_plans_calls_and_says_what_it_found(
 
 
 def test_the_answer_follows_the_tool(folder: Path) -> None:
-    numbers = random.Random(3).sample(range(60), 12)
+    numbers = random.Random(3).sample(range(30), 12)
     found: dict[str, int] = {}
 
-    def stock(item: str) -> int:
+    def stock(item: str) -> str:
         """How many are left."""
-        return found[item]
+        return f"{found[item]} left"
 
     right = 0
     with Agent.from_pretrained(str(folder), tools=[stock, price]) as agent:
@@ -130,7 +130,7 @@ def test_the_answer_follows_the_tool(folder: Path) -> None:
 
 
 def test_a_tool_that_fails_is_admitted(folder: Path) -> None:
-    def stock(item: str) -> int:
+    def stock(item: str) -> str:
         """How many are left."""
         raise ConnectionError("the shelf is locked")
 

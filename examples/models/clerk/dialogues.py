@@ -15,10 +15,10 @@ import json
 import random
 from collections.abc import Iterator, Mapping
 
-DIALOGUES = 2400
+DIALOGUES = 1600
 SEED = 0
 
-TOOLS = {"stock": "How many are left.", "price": "Euros for one."}
+TOOLS = {"stock": "How many are left.", "price": "What one costs."}
 """The tools and what they say of themselves; both take `item`."""
 ACTIONS = "Actions: " + " | ".join(
     f"{name} - {text}" for name, text in (*TOOLS.items(), ("answer", "Answer the user."))
@@ -28,8 +28,9 @@ ITEMS = (
     "blankets", "kettles", "teapots", "cups", "plates", "bowls", "spoons", "knives", "pans",
     "baskets", "boxes", "mugs", "jugs", "trays", "rugs",
 )  # fmt: skip
-MOST = 60
-"""Numbers a tool may give are below this."""
+RESULTS = {"stock": ("{} left", range(30)), "price": ("{} euros", range(30, 90))}
+"""What the tools say, and with which numbers. A model this small tells two numbers apart by their values, not
+by where they stand, so nothing here costs less than 30 euros."""
 QUESTIONS = {
     ("stock",): (
         "How many {} are there?", "How many {} do you have?", "How many {} are left?", "Are there {}?",
@@ -62,13 +63,14 @@ NOT_FOUND_OUT = "I could not find that out."
 
 def answer(item: str, results: Mapping[str, str]) -> str:
     """What the clerk says, having read these results by tool."""
-    if any(not text.isdigit() for text in results.values()):
+    numbers = {tool: text.split()[0] for tool, text in results.items()}
+    if not all(number.isdigit() for number in numbers.values()):
         return NOT_FOUND_OUT
     said = []
-    if "stock" in results:
-        said.append(f"There are {results['stock']} {item}.")
-    if "price" in results:
-        said.append(f"{'They' if said else f'The {item}'} cost {results['price']} euros each.")
+    if "stock" in numbers:
+        said.append(f"There are {numbers['stock']} {item}.")
+    if "price" in numbers:
+        said.append(f"{'They' if said else f'The {item}'} cost {numbers['price']} euros each.")
     return " ".join(said)
 
 
@@ -102,10 +104,10 @@ def drawn(dice: random.Random) -> Iterator[dict[str, str]]:
     for _ in range(DIALOGUES):
         tools = dice.choices(kinds, weights)[0]
         item = dice.choice(ITEMS)
-        results = {
-            tool: dice.choice(FAILURES) if dice.random() < 0.05 else str(dice.randrange(MOST))
-            for tool in tools
-        }
+        said = {tool: form.format(dice.choice(numbers)) for tool, (form, numbers) in RESULTS.items()}
+        results = {tool: said[tool] for tool in tools}
+        if dice.random() < 0.08:
+            results[tools[-1]] = dice.choice(FAILURES)
         for made in dialogue(dice.choice(QUESTIONS[tools]).format(item), item, results):
             if made["topic"] == "answer" or dice.random() < 0.35:
                 yield made

@@ -36,6 +36,18 @@ def test_temperature_zero_takes_the_likeliest_token(scores: list[float]) -> None
     assert one(scores, row()).token == int(torch.tensor(scores).argmax())
 
 
+@given(SCORES, st.integers(0, 2**31))
+def test_the_smallest_numbers_take_the_likeliest_token_too(scores: list[float], seed: int) -> None:
+    best = max(scores)
+
+    for rules in (
+        {"temperature": 5e-324},
+        {"temperature": 1e-5, "top_p": 5e-324},
+        {"temperature": 1.0, "top_p": 5e-324},
+    ):
+        assert torch.tensor(scores)[one(scores, row(seed=seed, **rules)).token] == torch.tensor(best)
+
+
 @given(
     st.lists(SCORES, min_size=1, max_size=5), st.integers(0, 2**31), st.floats(0.1, 2), st.floats(0.05, 1),
     st.integers(0, 6),
