@@ -229,6 +229,7 @@ _GENERATION: Mapping[str, tuple[int, str, str | None]] = {
     "remote_overloaded": (429, "rate_limit_error", None),
     "remote_failed": (502, "server_error", None),
     "remote_refused": (400, "invalid_request_error", None),
+    "remote_denied": (502, "server_error", None),
 }
 """Status, type and field of each code of llm.base.ErrorCode."""
 

@@ -198,6 +198,7 @@ ErrorCode = Literal[
     "remote_overloaded",
     "remote_failed",
     "remote_refused",
+    "remote_denied",
 ]
 
 

@@ -68,15 +68,16 @@ def read_dataset(path: Path) -> list[Row]:
     return rows
 
 
-def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+def build_tokenizer(texts: Iterable[str], prefix_space: bool) -> PreTrainedTokenizerFast:
     """A byte-level BPE trained on `texts` only; ids 0, 1, 2 are <pad>, </s>, <unk> as in every T5.
 
-    Any white space separates words, as in T5's own tokenizer, and no input is ever unknown.
+    Any white space separates words, as in T5's own tokenizer, and no input is ever unknown. With
+    `prefix_space` a text's first word is the token it is elsewhere; JSON has to begin with its brace.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " ")])
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=True)
-    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space, use_regex=True)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", int(prefix_space), 0)])
     trainer = trainers.BpeTrainer(
         vocab_size=2048,
         min_frequency=2,
@@ -172,7 +173,8 @@ def train(
     rng = random.Random(seed)
     torch.manual_seed(seed)
     seen = [row for row in rows if row.split == "train"]
-    tokenizer = build_tokenizer(text for row in seen for text in (row.question, row.answer))
+    texts = [text for row in seen for text in (row.question, row.answer)]
+    tokenizer = build_tokenizer(texts, prefix_space=not any(text.startswith("{") for text in texts))
     model = build_model(len(tokenizer))
     model.train()
     steps = -(-len(seen) // batch_size)

@@ -55,9 +55,10 @@ def clerk(folder: Path) -> Iterator[Agent]:
         yield agent
 
 
-def test_the_dialogues_are_the_prompts_of_a_run(dialogues: ModuleType) -> None:
+@pytest.mark.parametrize(("form", "arguments"), [("plain", "item: lamps"), ("function", '{"item":"lamps"}')])
+def test_the_dialogues_are_the_prompts_of_a_run(dialogues: ModuleType, form: str, arguments: str) -> None:
     tools = tuple(function_tool(function).spec for function in (stock, price))
-    spec = RunSpec.model_construct(tools=tools, grammar=False)
+    spec = RunSpec.model_construct(tools=tools, grammar=form == "function")
     asked = "How many lamps are there, and what do they cost?"
     messages = [Message("user", asked)]
 
@@ -75,11 +76,11 @@ def test_the_dialogues_are_the_prompts_of_a_run(dialogues: ModuleType) -> None:
     expected.append(shown(Plan(purpose="decide", candidates=("stock", "price", ANSWER))))
     expected.append(shown(Plan(purpose="answer")))
 
-    rows = list(dialogues.dialogue(asked, "lamps", {"stock": "12 left", "price": "49 euros"}))
+    rows = list(dialogues.dialogue(asked, "lamps", {"stock": "12 left", "price": "49 euros"}, form))
 
     assert [row["question"] for row in rows] == expected
     assert [row["answer"] for row in rows] == [
-        "stock", "item: lamps", "price", "item: lamps", ANSWER,
+        "stock", arguments, "price", arguments, ANSWER,
         "There are 12 lamps. They cost 49 euros each.",
     ]  # fmt: skip
 

@@ -58,6 +58,10 @@ class RemoteError(GenerationError):
         self.transient, self.outcome = transient, outcome
 
 
+_OURS = frozenset({401, 402, 403, 429})
+"""Refusals of this server and not of the request: of its key, or of its exhausted quota."""
+
+
 class Errors:
     """The constructors. `served_name` is the model's name for callers."""
 
@@ -90,7 +94,9 @@ class Errors:
             said = "it redirects elsewhere; give the address it redirects to as the base URL"
         if status == 401:  # the remote's words often quote a part of the key
             said = "the API key is missing or wrong; check the Secret it comes from"
-        return self._answered("remote_refused", "refused the request", status, said)
+        # Our key, our bill and our address are nothing the caller could mend.
+        code: ErrorCode = "remote_denied" if status < 400 or status in _OURS else "remote_refused"
+        return self._answered(code, "refused the request", status, said)
 
     def in_stream(self, error: Any) -> RemoteError:
         """The error an `error` object inside a stream is; by then the HTTP status was already 200."""

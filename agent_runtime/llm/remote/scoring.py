@@ -212,7 +212,9 @@ class Scorer:
             self._memory.learn(replace(now, echo_tokens=1))
             return True
         about_echo = any(word in said for word in ("echo", "logprobs", "chat model"))
-        if error.status in (404, 405, 501) or (error.code == "remote_refused" and about_echo):
+        if error.status in (404, 405, 501) or (
+            error.code in ("remote_refused", "remote_denied") and about_echo
+        ):
             self._memory.learn(replace(now, echo=False))
             return True
         return False

@@ -46,6 +46,7 @@ QUESTIONS = {
     ),
 }  # fmt: skip
 """The tools a question needs, in order."""
+FORMS = ("server", "server", "function", "plain")
 SMALL_TALK = {
     "Hello": "Hello. Ask me what we have and what it costs.",
     "Good morning": "Hello. Ask me what we have and what it costs.",
@@ -54,9 +55,14 @@ SMALL_TALK = {
     "Goodbye": "Goodbye.",
 }
 FAILURES = (
-    "The tool failed (ConnectionError).", "The tool failed (OSError).",
+    "{error}: {why}", "Error executing tool {tool}: {why}", "The tool failed ({error}).",
     "The tool did not answer within 10 s; it may have taken effect.", "The call was not made: it was denied.",
-    "The tool server 'shop' is not available: the connection was closed.",
+    "The tool server 'shop' is not available: {why}.",
+)  # fmt: skip
+ERRORS = ("ConnectionError", "OSError", "TimeoutError", "ValueError", "KeyError", "RuntimeError")
+REASONS = (
+    "connection refused", "the connection was closed", "no route to host", "the shelf is locked",
+    "nobody is here", "not today", "out of memory", "no such item", "the database is down", "it is closed",
 )  # fmt: skip
 NOT_FOUND_OUT = "I could not find that out."
 
@@ -79,13 +85,32 @@ def row(topic: str, lines: list[str], text: str) -> dict[str, str]:
     return {"topic": topic, "question": "\n".join(lines), "answer": text}
 
 
-def dialogue(question: str, item: str, results: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """Every prompt of one run, with what the model should make of it."""
+def schema(tool: str, server: bool) -> str:
+    """The parameters as JSON schema: of a tool of an MCP server (by its SDK), or of a Python function."""
+    if server:
+        return json.dumps(
+            {"properties": {"item": {"title": "Item", "type": "string"}}, "required": ["item"],
+             "title": f"{tool}Arguments", "type": "object"}
+        )  # fmt: skip
+    properties = {"item": {"type": "string"}}
+    return json.dumps(
+        {"additionalProperties": False, "properties": properties, "required": ["item"], "type": "object"}
+    )
+
+
+def dialogue(
+    question: str, item: str, results: Mapping[str, str], form: str = "server"
+) -> Iterator[dict[str, str]]:
+    """Every prompt of one run, with what the model should make of it. `form` is how arguments are asked for:
+    as JSON by the schema of a "server" or a "function", or "plain" where no grammar can be guaranteed."""
     lines = [f"User: {question}"]
     for tool, result in results.items():
-        asked = [f"Tool: {tool} - {TOOLS[tool]}", "Parameters: item (string)", "Arguments:"]
+        wanted, text = "Parameters: item (string)", f"item: {item}"
+        if form != "plain":
+            wanted = f"Schema: {schema(tool, form == 'server')}"
+            text = json.dumps({"item": item}, separators=(",", ":"))
         yield row("action", [*lines, ACTIONS, "Action:"], tool)
-        yield row("arguments", [*lines, *asked], f"item: {item}")
+        yield row("arguments", [*lines, f"Tool: {tool} - {TOOLS[tool]}", wanted, "Arguments:"], text)
         lines += [f"Action: {tool} (item: {item})", f"Result: {result}"]
     yield row("action", [*lines, ACTIONS, "Action:"], "answer")
     yield row("answer", [*lines, "Answer:"], answer(item, results))
@@ -106,9 +131,11 @@ def drawn(dice: random.Random) -> Iterator[dict[str, str]]:
         item = dice.choice(ITEMS)
         said = {tool: form.format(dice.choice(numbers)) for tool, (form, numbers) in RESULTS.items()}
         results = {tool: said[tool] for tool in tools}
-        if dice.random() < 0.08:
-            results[tools[-1]] = dice.choice(FAILURES)
-        for made in dialogue(dice.choice(QUESTIONS[tools]).format(item), item, results):
+        if dice.random() < 0.12:
+            facts = {"error": dice.choice(ERRORS), "why": dice.choice(REASONS), "tool": tools[-1]}
+            results[tools[-1]] = dice.choice(FAILURES).format(**facts)
+        question, form = dice.choice(QUESTIONS[tools]).format(item), dice.choice(FORMS)
+        for made in dialogue(question, item, results, form):
             if made["topic"] == "answer" or dice.random() < 0.35:
                 yield made
 

@@ -353,10 +353,11 @@ def test_every_status_and_body_is_one_error_with_one_code(status: int, body: byt
     error = ERRORS.status(status, {"Retry-After": after}, body)
 
     expected = {408: {"remote_unreachable"}, 429: {"remote_overloaded"}}.get(
-        status, {"remote_refused"} if status < 500 else {"remote_failed", "remote_refused"}
+        status, {"remote_refused", "remote_denied"} if status < 500 else {"remote_failed", "remote_refused"}
     )
     assert error.code in expected
-    assert error.transient == (error.code != "remote_refused")
+    assert (error.code == "remote_denied") == (status < 400 or status in (401, 402, 403))
+    assert error.transient == (error.code not in ("remote_refused", "remote_denied"))
     assert error.retry_after is None or error.retry_after >= 1
 
 
