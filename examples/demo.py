@@ -104,12 +104,12 @@ def install() -> None:
 def apply() -> None:
     """Applies the example; only the model's registry is rewritten, and only if it is not the default."""
     text = MANIFEST.read_text()
-    registry, repository, tag = split(images()["geography"])
-    if (registry, tag) == (EXAMPLE_REGISTRY, "v1"):
+    registry, repository, _ = split(images()["geography"])
+    if registry == EXAMPLE_REGISTRY:
         call("kubectl", "apply", "-f", str(MANIFEST))
         return
     example = f"oci://{EXAMPLE_REGISTRY}/{repository}:v1"
-    call("kubectl", "apply", "-f", "-", stdin=text.replace(example, f"oci://{registry}/{repository}:{tag}"))
+    call("kubectl", "apply", "-f", "-", stdin=text.replace(example, f"oci://{registry}/{repository}:v1"))
 
 
 def wait_ready(namespace: str, agent: str, timeout: float = 600) -> float:

@@ -188,6 +188,9 @@ class Buildah:
             "-f", str(image.dockerfile), "-t", reference, str(context),
         ]  # fmt: skip
 
+    def tag(self, reference: str, alias: str) -> list[str]:
+        return [*self.prefix, "tag", reference, alias]
+
     def push(self, reference: str) -> list[str]:
         return [*self.prefix, "push", "--tls-verify=false", reference]
 
@@ -217,6 +220,9 @@ class Docker:
     def build(self, image: Image, reference: str, context: Path) -> list[str]:
         return ["docker", "build", *passed_on(), "-f", str(image.dockerfile), "-t", reference, str(context)]
 
+    def tag(self, reference: str, alias: str) -> list[str]:
+        return ["docker", "tag", reference, alias]
+
     def push(self, reference: str) -> list[str]:
         return ["docker", "push", reference]
 
@@ -244,8 +250,8 @@ def ca_bundle() -> str | None:
     return next((os.environ[name] for name in CA_SETTINGS if Path(os.environ.get(name, "")).is_file()), None)
 
 
-def in_registry(registry: str, repository: str, tag: str) -> bool:
-    """Whether the registry (plain http on loopback) already holds the tag."""
+def in_registry(registry: str, repository: str, tag: str) -> str | None:
+    """The digest of what the registry (plain http on loopback) holds under the tag, if it does."""
     request = urllib.request.Request(
         f"http://{registry}/v2/{repository}/manifests/{tag}",
         method="HEAD",
@@ -253,9 +259,9 @@ def in_registry(registry: str, repository: str, tag: str) -> bool:
     )  # fmt: skip
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
-            return bool(answer.status == 200)
+            return str(answer.headers["Docker-Content-Digest"])
     except urllib.error.HTTPError:
-        return False
+        return None
     except OSError as error:
         raise BuildError(
             f"no registry answers on {registry} ({error}); start the cluster first: make cluster-up"
@@ -305,17 +311,21 @@ def train_model(engine: Buildah | Docker, runtime: str, dataset: Path) -> Path:
 
 
 def push_model(registry: str, engine: Buildah | Docker, folder: Path, name: str, tag: str | None) -> str:
-    """Packs a model folder as an image (FROM scratch) and pushes it; returns the reference."""
+    """Packs a model folder as an image (FROM scratch) and pushes it, tagged with the hash of its content and,
+    if given, with `tag` too; returns the first reference, which never means anything else."""
     image = Image("model", ROOT / "images/model/Dockerfile", (folder,), needs_base=False)
-    tag = tag or digest((image.dockerfile, folder), root=folder)
     repository = f"{PROJECT}/models/{name}"
-    reference = f"{registry}/{repository}:{tag}"
+    exact = digest((image.dockerfile, folder), root=folder)
+    reference, alias = (f"{registry}/{repository}:{one}" for one in (exact, tag or exact))
     progress = Progress(1)
-    if in_registry(registry, repository, tag):
-        progress.skip(f"model image {reference}")
+    held = in_registry(registry, repository, exact)
+    if held is not None and held == in_registry(registry, repository, tag or exact):
+        progress.skip(f"model image {alias}")
         return reference
     commands = [engine.build(image, reference, folder), engine.push(reference)]
-    progress.run(f"model image {reference}", commands, engine.env)
+    if tag:
+        commands += [engine.tag(reference, alias), engine.push(alias)]
+    progress.run(f"model image {alias}", commands, engine.env)
     return reference
 
 
@@ -327,7 +337,7 @@ def main(argv: list[str] | None = None) -> int:
     model.add_argument("--model", type=Path, help="pack this model folder instead of building the images")
     model.add_argument("--train", type=Path, help="train a model on this dataset first, then pack it")
     parser.add_argument("--name", help="repository name of the model image (default: its folder's)")
-    parser.add_argument("--tag", help="tag of the model image (default: hash of its content)")
+    parser.add_argument("--tag", help="second tag of the model image, beside the hash of its content")
     options = parser.parse_args(argv)
     engine: Buildah | Docker = Docker() if options.engine == "docker" else Buildah(store_path())
     tools = ("docker",) if options.engine == "docker" else ("buildah", "mmdebstrap")
