@@ -11,7 +11,6 @@ import json
 import os
 import statistics
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -40,7 +39,7 @@ class Findings:
     seconds: float = 0.0
     answers: int = 0
     wrong: list[str] = field(default_factory=list)
-    probes: Counter[int] = field(default_factory=Counter)
+    probes: dict[int, int] = field(default_factory=dict)
     rss_mib: list[float] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
     threads: list[int] = field(default_factory=list)
@@ -65,7 +64,7 @@ async def soak(server: Server, found: Findings) -> None:
     async with witnesses(server, CLIENTS) as seen:
         while (elapsed := time.monotonic() - begun) < SECONDS:
             probe = await asyncio.to_thread(server.http.get, "/health/live")
-            found.probes[probe.status_code] += 1
+            found.probes[probe.status_code] = found.probes.get(probe.status_code, 0) + 1
             found.rss_mib.append(server.rss() / 2**20)
             found.descriptors.append(server.descriptors())
             found.threads.append(server.threads())
@@ -73,7 +72,7 @@ async def soak(server: Server, found: Findings) -> None:
             if len(found.rss_mib) % 30 == 0:
                 print(
                     f"soak: {elapsed:.0f} of {SECONDS:.0f} s, {seen.answered} answers, "
-                    f"{len(seen.wrong)} wrong, probes {dict(found.probes)}, RSS {found.rss_mib[-1]:.0f} MiB",
+                    f"{len(seen.wrong)} wrong, probes {found.probes}, RSS {found.rss_mib[-1]:.0f} MiB",
                     flush=True,
                 )
             await asyncio.sleep(PROBE_EVERY)
