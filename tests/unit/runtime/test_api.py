@@ -62,7 +62,7 @@ def test_a_streamed_chat_is_the_whole_answer_in_pieces(client: openai.OpenAI) ->
     pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
 
     assert "".join(piece or "" for piece in pieces) == NAMES
-    assert len([piece for piece in pieces if piece]) > 5
+    assert len([piece for piece in pieces if piece]) > 1
     assert chunks[-2].choices[0].finish_reason == "stop"
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens > 5
