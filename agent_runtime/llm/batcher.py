@@ -36,7 +36,7 @@ START_TOKENS = 8192
 """Padded positions read in one start: bounds how long running rows wait for newcomers."""
 PROBATION = 8
 """Steps that rows started after a failure make by themselves before others may share their cache."""
-COMPANY_SECONDS = 0.02
+COMPANY_SECONDS = 0.01
 """Longest wait of newcomers for each other before they interrupt rows that run, unless configured."""
 UNLIMITED = 2**62
 
