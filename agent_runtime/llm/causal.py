@@ -20,8 +20,8 @@ from agent_runtime.llm.decoder import (
     has_padding,
     joining_is_exact,
     left_padded,
-    ready_mask,
     right_padded,
+    step_mask,
     takes_ready_masks,
 )
 from agent_runtime.llm.scoring import end_ids, gather, in_portions
@@ -81,9 +81,7 @@ class CausalDecoder:
         """Reads one more token of each row."""
         ids = torch.tensor(tokens, device=self._device)[:, None]
         cohort.mask = torch.cat([cohort.mask, torch.ones_like(ids)], dim=1)
-        mask = None
-        if cohort.padded:
-            mask = ready_mask(cohort.mask) if self._ready_masks else cohort.mask
+        mask = step_mask(cohort.mask, cohort.padded, self._ready_masks)
         logits = self._forward(ids, mask, cohort.position[:, None], cohort.cache)
         cohort.position = cohort.position + 1
         cohort.last = logits[:, -1]

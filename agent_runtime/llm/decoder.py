@@ -103,14 +103,17 @@ def has_padding(mask: torch.Tensor) -> bool:
     return not bool(mask.all())
 
 
-def ready_mask(mask: torch.Tensor) -> torch.Tensor:
-    """The mask of one step as scaled dot product attention takes it, (rows, 1, 1, positions): transformers
-    would make the same of the plain mask at every step, for a tenth of a small model's time."""
-    return mask[:, None, None, :].to(torch.bool)
+def step_mask(mask: torch.Tensor, padded: bool, ready: bool) -> torch.Tensor | None:
+    """What the model is given for one step; None when nothing is padded. `ready`: as scaled dot product
+    attention takes it, (rows, 1, 1, positions), which transformers would otherwise make of the plain mask at
+    every step, for a tenth of a small model's time."""
+    if not padded:
+        return None
+    return mask[:, None, None, :].to(torch.bool) if ready else mask
 
 
 def takes_ready_masks(model: Any) -> bool:
-    """Whether this model's attention is the one `ready_mask` is for."""
+    """Whether this model's attention is the one that ready masks are for."""
     return getattr(model.config, "_attn_implementation", None) == "sdpa"
 
 

@@ -87,9 +87,9 @@ class Row:
                 self._spoken_at = now
                 self._speak()
         if ended or self._scanner.stopped:
-            self._finish("stop", ended)
+            self._finish("stop")
         elif len(self.ids) >= self.sampling.max_tokens:
-            self._finish("length", ended)
+            self._finish("length")
 
     def fail(self, error: GenerationError) -> None:
         """Ends without an answer. Harmless when it has ended."""
@@ -112,9 +112,10 @@ class Row:
         taken, self._logprobs = tuple(self._logprobs), []
         return taken
 
-    def _finish(self, reason: FinishReason, ended: bool) -> None:
+    def _finish(self, reason: FinishReason) -> None:
         if self._patient:
-            self._say(self._codec.text(self.ids[:-1] if ended else self.ids))
+            # Without stop strings only the end token stops an answer.
+            self._say(self._codec.text(self.ids[:-1] if reason == "stop" else self.ids))
         elif not self._scanner.stopped:
             self._say(self._scanner.feed(self._detokenizer.finish()))
             if not self._scanner.stopped:

@@ -7,7 +7,6 @@ The one idea: the encoder reads a prompt once and the decoder's cache grows a to
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,8 +21,8 @@ from agent_runtime.llm.decoder import (
     has_padding,
     joining_is_exact,
     left_padded,
-    ready_mask,
     right_padded,
+    step_mask,
     takes_ready_masks,
 )
 from agent_runtime.llm.scoring import end_ids, gather, in_portions
@@ -68,11 +67,11 @@ class Seq2SeqDecoder:
         return Source(states, mask, has_padding(mask))
 
     def _forward(
-        self, source: Source, ids: torch.Tensor, mask: torch.Tensor | None, cache: Any
+        self, source: Source, ids: torch.Tensor, mask: torch.Tensor | None, cache: Any, ready: bool = False
     ) -> torch.Tensor:
         logits: torch.Tensor = self._model(
             encoder_outputs=BaseModelOutput(last_hidden_state=source.states),
-            attention_mask=source.mask if source.padded else None,
+            attention_mask=step_mask(source.mask, source.padded, ready),
             decoder_input_ids=ids,
             decoder_attention_mask=mask,
             past_key_values=cache,
@@ -87,10 +86,9 @@ class Seq2SeqDecoder:
         ids = torch.tensor(tokens, device=self._device)[:, None]
         cohort.mask = torch.cat([cohort.mask, torch.ones_like(ids)], dim=1)
         cohort.position = cohort.position + 1
-        source, mask = cohort.source, cohort.mask
-        if self._ready_masks:
-            source, mask = replace(source, mask=ready_mask(source.mask)), ready_mask(mask)
-        cohort.last = self._forward(source, ids, mask if cohort.padded else None, cohort.cache)[:, -1]
+        ready = self._ready_masks
+        mask = step_mask(cohort.mask, cohort.padded, ready)
+        cohort.last = self._forward(cohort.source, ids, mask, cohort.cache, ready)[:, -1]
 
     @torch.inference_mode()
     def join(self, cohort: Cohort, other: Cohort) -> None:

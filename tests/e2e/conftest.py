@@ -24,11 +24,11 @@ def references() -> dict[str, str]:
     """Image references by name (operator, runtime, geography, clerk), as the build wrote them."""
     path = ROOT / ".local" / "images.json"
     if not path.exists():
-        pytest.exit("no images: build them first (make images model)", returncode=2)
+        pytest.exit("no images: build them first (make images model clerk)", returncode=2)
     found = json.loads(path.read_text())
     missing = {"operator", "runtime", "geography", "clerk"} - set(found)
     if missing:
-        pytest.exit(f"images missing: {sorted(missing)} (make images model)", returncode=2)
+        pytest.exit(f"images missing: {sorted(missing)} (make images model clerk)", returncode=2)
     return dict(found)
 
 
