@@ -43,6 +43,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "command", choices=COMMANDS, help="; ".join(f"{name}: {text}" for name, text in COMMANDS.items())
     )
+    parser.add_argument(
+        "--without-node",
+        action="store_true",
+        help="up: only etcd, API server, controllers and scheduler, for simulated nodes (embedded)",
+    )
     return parser.parse_intermixed_args(arguments)
 
 
@@ -52,7 +57,7 @@ def main() -> int:
     try:
         if options.provider not in providers.PROVIDERS:
             raise providers.unknown(options.provider)
-        return providers.run(options.provider, options.command)
+        return providers.run(options.provider, options.command, without_node=options.without_node)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -122,7 +122,8 @@ def api_server(paths: Paths) -> Component:
         f"--proxy-client-key-file={pki}/front-proxy-client.key",
         f"--audit-policy-file={paths.run}/audit-policy.json",
         f"--audit-log-path={paths.audit_log}",
-        "--audit-log-maxsize=100",  # MB
+        # MB. Thousands of simulated objects are measured in one log.
+        f"--audit-log-maxsize={100 if paths.with_node else 2000}",
         "--audit-log-maxbackup=3",
         "--profiling=false",
     ]
@@ -143,6 +144,9 @@ def controller_manager(paths: Paths) -> Component:
         "--kube-api-qps=200",
         "--kube-api-burst=400",
     ]
+    if not paths.with_node:
+        # Simulated nodes send no heartbeats: a thousand of them would be half of all writes.
+        argv.append("--controllers=*,-node-lifecycle-controller")
     return Component("kube-controller-manager", argv, lambda: answers("https://127.0.0.1:10257/healthz"))
 
 

@@ -30,7 +30,7 @@ from local_cluster import (
 from local_cluster.api import ApiServer
 from local_cluster.console import duration, say
 from local_cluster.errors import ClusterError
-from local_cluster.paths import NODE_NAME, Paths
+from local_cluster.paths import NODE_NAME, WITHOUT_NODE, Paths
 from local_cluster.processes import Component, end, log_tail, marked, running_pid, start, stop, wait_ready
 
 Factory = Callable[[Paths], Component]
@@ -43,9 +43,22 @@ STAGES: tuple[tuple[Factory, ...], ...] = (
 )
 
 
+CONTROL_PLANE = frozenset(
+    {control_plane.etcd, control_plane.api_server, control_plane.controller_manager, control_plane.scheduler}
+)
+
+
+def stages(paths: Paths) -> list[list[Component]]:
+    """The components of this cluster, stage by stage."""
+    return [
+        [factory(paths) for factory in stage if paths.with_node or factory in CONTROL_PLANE]
+        for stage in STAGES
+    ]
+
+
 def table(paths: Paths) -> list[Component]:
     """Every component in the order of starting."""
-    return [factory(paths) for stage in STAGES for factory in stage]
+    return [part for stage in stages(paths) for part in stage]
 
 
 @contextlib.contextmanager
@@ -66,6 +79,9 @@ def up(paths: Paths) -> None:
     began = time.monotonic()
     preflight.check_machine(paths)
     with locked(paths):
+        if paths.run.exists() and paths.with_node == (paths.run / WITHOUT_NODE).exists():
+            kind = "without" if paths.with_node else "with"
+            raise ClusterError(f"the cluster that runs is one {kind} a node: `down` first")
         if healthy(paths):
             _write_kubeconfig(paths)
             say(f"the cluster is already up and healthy (checked in {duration(time.monotonic() - began)})")
@@ -74,11 +90,13 @@ def up(paths: Paths) -> None:
         preflight.install_packages()
         preflight.check_ports(paths)
         binaries = components.ensure(paths)
-        if running_pid(paths, "containerd") is None or not network.bridge_exists():
+        first = stages(paths)[0][0].name
+        if running_pid(paths, first) is None or not network.bridge_exists():
             _clear_remains(paths)
         _link(paths.bin, binaries)
         _start_all(paths)
-        _await_node(paths)
+        if paths.with_node:
+            _await_node(paths)
         _write_kubeconfig(paths)
         say(f"the cluster is up after {duration(time.monotonic() - began)}")
     say(f"  export KUBECONFIG={paths.kubeconfig} PATH={paths.checkout_bin}:$PATH")
@@ -89,7 +107,7 @@ def healthy(paths: Paths) -> bool:
     if not network.bridge_exists() or not (paths.pki / "complete").exists():
         return False
     all_serve = all(running_pid(paths, part.name) is not None and part.ready() for part in table(paths))
-    return all_serve and not _node_lacks(ApiServer(paths.pki), since=0.0)
+    return all_serve and not (paths.with_node and _node_lacks(ApiServer(paths.pki), since=0.0))
 
 
 def _mention_other_binaries(paths: Paths) -> None:
@@ -119,11 +137,13 @@ def _link(link: Path, target: Path) -> None:
 
 def _start_all(paths: Paths) -> None:
     paths.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not paths.with_node:
+        (paths.run / WITHOUT_NODE).touch()
     network.set_up(paths)
     for module in (control_plane, node, registry, dns):
         module.write_configuration(paths)
-    for stage in STAGES:
-        started = _start([factory(paths) for factory in stage], paths)
+    for stage in stages(paths):
+        started = _start(stage, paths)
         if any(part.name == "containerd" for part in started):
             images.import_all(paths)
         if any(part.name == "kube-apiserver" for part in started):

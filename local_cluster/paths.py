@@ -22,6 +22,7 @@ CLUSTER_DOMAIN = "cluster.local"
 NODE_NAME = "local-gpu-node"
 CNI_NETWORK = "agent-operator-cluster"
 REGISTRY = "127.0.0.1:5000"
+WITHOUT_NODE = "without-node"  # a file in the run folder of a cluster that is a control plane only
 KUBELET_PLUGIN_DIR = Path("/var/lib/kubelet/device-plugins")  # the kubelet's, whatever its --root-dir
 
 
@@ -32,13 +33,17 @@ class Paths:
     state: Path
     cache: Path
     kubeconfig: Path
+    with_node: bool = True
+    """Whether there is a machine that runs pods; without one it is a control plane for simulated nodes."""
 
     @staticmethod
     def from_environment() -> Paths:
         """Honour LOCAL_CLUSTER_DIR and XDG_CACHE_HOME; the admin kubeconfig stays in the checkout."""
         state = Path(os.environ.get("LOCAL_CLUSTER_DIR") or "/var/lib/agent-operator-cluster").absolute()
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return Paths(state, caches / "agent-operator" / "components", CHECKOUT / ".local" / "kubeconfig")
+        with_node = not (state / "run" / WITHOUT_NODE).exists()
+        cache, kubeconfig = caches / "agent-operator" / "components", CHECKOUT / ".local" / "kubeconfig"
+        return Paths(state, cache, kubeconfig, with_node)
 
     # Lost with `down`: the cluster itself.
     @property

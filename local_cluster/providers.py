@@ -7,6 +7,7 @@ gets a kubeconfig, whatever stands behind it; only a cluster of ours is ever cha
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from local_cluster import components, existing, kind, lifecycle, status
 from local_cluster.console import say
@@ -61,10 +62,16 @@ def unknown(name: str) -> UnsuitableMachineError:
     )
 
 
-def run(provider: str, command: str) -> int:
-    """Run a command of a provider and return the exit code."""
+def run(provider: str, command: str, *, without_node: bool = False) -> int:
+    """Run a command of a provider and return the exit code.
+
+    `without_node`: `up` starts a control plane only.
+    """
     action = PROVIDERS[provider].get(command)
     if action is None:
         say(f"{command}: nothing to do for a cluster of kind {provider!r}")
         return 0
-    return action(Paths.from_environment())
+    paths = Paths.from_environment()
+    if without_node and provider != "embedded":
+        raise UnsuitableMachineError(f"--without-node: a cluster of kind {provider!r} brings its own nodes")
+    return action(replace(paths, with_node=not without_node) if command == "up" else paths)
