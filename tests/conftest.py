@@ -9,6 +9,8 @@ from hypothesis import settings
 
 from agent_runtime.observability import logging as runtime_logging
 
+pytest_plugins = ["tests.support.results"]
+
 # Nothing is timed in a test: machines are noisy, and a slow example is not a wrong one.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")

@@ -16,14 +16,14 @@ import signal
 import socket
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from agent_operator.controller import kopf_adapter
 from agent_operator.controller.cache import Cache
 from agent_operator.controller.informer import Informer
-from agent_operator.controller.leader import LeaderElector, LeadershipLostError, Timing
+from agent_operator.controller.leader import LeaderElector, LeadershipLostError, Timing, machine_clock
 from agent_operator.controller.manager import EndedError, Manager, Parts
 from agent_operator.controller.queue import WorkQueue
 from agent_operator.controller.resync import resync
@@ -34,14 +34,15 @@ from agent_operator.observability.logging import configure_logging
 from agent_operator.observability.metrics import Metrics
 from agent_operator.observability.probes import ProbeServer
 from agent_operator.settings import Settings, SettingsError, load_settings
-from agent_operator.shell.connection import Connection, NoClusterError, load_configuration, own_namespace
+from agent_operator.shell.connection import Connection
+from agent_operator.shell.credentials import NoClusterError, load_credentials, own_namespace
 from agent_operator.shell.execute import Executor
 from agent_operator.shell.http_kube import HttpKube
-from agent_operator.shell.kinds import AGENT, WATCHED, selector_of
+from agent_operator.shell.kinds import AGENT, POD, WATCHED, selector_of
 from agent_operator.shell.pod_warnings import PodWarnings
 from agent_operator.shell.reconciler import Reconciler
 from agent_operator.shell.recorder import Recorder
-from agent_operator.shell.snapshots import Key, index_values, key_of, trim
+from agent_operator.shell.snapshots import Key, ReadyState, index_values, key_of, trim
 
 logger = logging.getLogger("agent_operator")
 
@@ -63,11 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def run(settings: Settings) -> int:
     """Run until a signal arrives or a part fails; returns the exit code."""
     stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
     _install_signals(stopping)
     metrics = Metrics()
     metrics.set_build_info(_version())
+    metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
     try:
-        connection = Connection(await load_configuration(), metrics)
+        connection = Connection(await load_credentials(), metrics)
     except NoClusterError as error:
         logger.error("%s", error)
         return MISCONFIGURED
@@ -117,31 +120,34 @@ async def _serve(
 
 
 def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping: asyncio.Event) -> Parts:
-    kube = HttpKube(connection)
     identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
     cache = Cache(trim=trim, index_values=index_values)
     queue: WorkQueue[Key] = WorkQueue(metrics)
     informer: Informer[Key] = Informer(
         cache, queue, metrics,
-        key_of=key_of, kinds=WATCHED, selector_of=selector_of, namespaces=settings.watch_namespaces,
+        key_of=key_of, kinds=WATCHED, selector_of=partial(selector_of, shard=settings.shard),
+        namespaces=settings.watch_namespaces, background=(POD,),
     )  # fmt: skip
     elector = None
     if settings.leader_elect:
         elector = LeaderElector(
-            kube,
+            HttpKube(connection),  # not fenced: it is how the lease is won; its own writes name a version
             namespace=settings.lease_namespace or own_namespace() or "default",
-            name=settings.lease_name,
+            name=settings.shard_lease_name,
             identity=identity,
             timing=Timing(settings.lease_seconds, settings.renew_seconds, settings.retry_seconds),
+            clock=machine_clock,
         )
+    kube = HttpKube(connection, fence=elector.write_seconds if elector else None)
     reconciler = Reconciler(
         store=cache,
-        executor=Executor(kube, cache, metrics, elector.leads if elector else lambda: True),
+        executor=Executor(kube, cache, metrics),
         warnings=PodWarnings(kube),
         recorder=Recorder(kube, metrics, instance=identity, clock=time.monotonic),
         decide=reconcile,
         defaults=Defaults(runtime_image=settings.runtime_image),
         now=lambda: datetime.now(UTC),
+        clock=time.monotonic,
     )
     metrics.count_agents_with(lambda: count_by_ready(cache))
     return Parts(
@@ -162,22 +168,18 @@ def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping
             kube, informer, queue, lambda: _keys(cache), period=settings.resync_seconds
         ),
         elector=elector,
-        on_leading=metrics.leader.labels(settings.lease_name).set,
+        on_leading=metrics.leader.labels(settings.shard_lease_name).set,
     )  # fmt: skip
 
 
 def count_by_ready(cache: Cache) -> Mapping[tuple[str, str], int]:
     """Number of AgentDeployments by (status, reason) of their Ready condition."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for agent in cache.of_kind(AGENT):
-        conditions = (agent.get("status") or {}).get("conditions") or ()
-        ready: Mapping[str, str] = next((c for c in conditions if c.get("type") == "Ready"), {})
-        counts[ready.get("status", "Unknown"), ready.get("reason", "Pending")] += 1
-    return counts
+    states = [value for value in cache.index_values() if isinstance(value, ReadyState)]
+    return {(state.status, state.reason): cache.indexed_count(state) for state in states}
 
 
 def _keys(cache: Cache) -> list[Key]:
-    return [Key(a["metadata"]["namespace"], a["metadata"]["name"]) for a in cache.of_kind(AGENT)]
+    return [Key(*name) for name in cache.names(AGENT)]
 
 
 def _install_signals(stopping: asyncio.Event) -> None:

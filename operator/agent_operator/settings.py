@@ -43,6 +43,11 @@ class Settings(BaseModel):
     watch_namespaces: Annotated[tuple[Label, ...], BeforeValidator(_split)] = Field(
         default=(), description="Comma-separated namespaces to serve; empty: all.",
     )  # fmt: skip
+    shard: str = Field(
+        default="", pattern=f"{_DNS_LABEL}|^$",
+        description="Serve the agents labelled agentoperator.dev/shard=SHARD, under a Lease of their own; "
+        "empty: those without that label.",
+    )  # fmt: skip
     leader_elect: bool = Field(default=True, description="Act only while holding the Lease.")
     lease_namespace: Label | None = Field(
         default=None, description="Namespace of the Lease; default: the pod's own, else 'default'."
@@ -60,13 +65,18 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe level that is logged."
     )
-    workers: int = Field(default=8, ge=1, le=256, description="Reconciles at the same time.")
+    workers: int = Field(default=16, ge=1, le=256, description="Reconciles at the same time.")
     reconcile_timeout_seconds: float = Field(
         default=60.0, ge=1, le=3600, description="Longest time one reconcile may take."
     )
     resync_seconds: float = Field(
         default=600.0, ge=10, le=86400, description="Period of the slow check of every object."
     )
+
+    @property
+    def shard_lease_name(self) -> str:
+        """Name of the Lease: shards never wait for each other."""
+        return f"{self.lease_name}-{self.shard}" if self.shard else self.lease_name
 
     @model_validator(mode="after")
     def _ordered(self) -> Settings:

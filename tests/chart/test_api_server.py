@@ -115,7 +115,6 @@ def test_the_api_server_accepts_every_object_without_a_warning(
     [
         {"apiVersion": "v1", "kind": "ConfigMap", "data": {"config.json": "{}"}},
         {"apiVersion": "v1", "kind": "Service", "spec": {"ports": [{"name": "http", "port": 80}]}},
-        {"apiVersion": "v1", "kind": "ServiceAccount", "automountServiceAccountToken": False},
         {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "spec": {"maxUnavailable": 1}},
     ],
     ids=lambda child: str(child["kind"]),

@@ -214,7 +214,7 @@ def test_the_operator_accepts_what_the_chart_tells_it(defaults: Rendered, everyt
         lease_namespace="agent-operator-system",
         lease_name="agents",
         log_level="warning",
-        workers=16,
+        workers=12,
         resync_seconds=120,
     )
 

@@ -3,17 +3,17 @@
 What it does as the real one: uids, one resourceVersion counter, conflicts on uid and resourceVersion,
 "already exists", generation, the status subresource, finalizers, server-side apply with removal of fields
 the same manager no longer applies (lists are replaced whole), applies that change nothing write nothing,
-label selectors that ask for existence, field selectors by equality, watches, garbage collection. What it
-does not: validation, admission, other field managers' conflicts beyond "not forced and different".
+label selectors that ask for existence, field selectors by equality, watches, garbage collection (at once, or
+with `cascade` off left to whoever plays the garbage collector). What it does not: validation, admission,
+other field managers' conflicts beyond "not forced and different".
 """
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from agent_operator.shell.kinds import Kind, kind_of
 from agent_operator.shell.kube import (
@@ -27,6 +27,7 @@ from agent_operator.shell.kube import (
     UnavailableError,
 )
 
+T = TypeVar("T")
 Position = tuple[Kind, str, str]
 Watcher = Callable[[str, Object], None]
 
@@ -41,6 +42,10 @@ class FakeApiServer:
         self.log: list[tuple[str, str, str]] = []
         """(verb, kind, name) of every request that was answered, refused or not."""
         self.version = 100
+        self.cascade = True
+        """Whether what a deleted object controls goes with it at once."""
+        self.acting: Any = None
+        """Whose request is carried out right now, for watchers that want to know; None: nobody said."""
         self._uids = (f"uid-{n}" for n in itertools.count(1))
         self._applied: dict[tuple[Position, str], Object] = {}
         self._faults: list[tuple[str, str, KubeError]] = []
@@ -62,14 +67,18 @@ class FakeApiServer:
         """Requests that may change something, in order; leases and events aside."""
         return [entry for entry in self.log if entry[0] in WRITES and entry[1] not in ("Lease", "Event")]
 
+    def applied(self, position: Position) -> Object:
+        """What the operator applied of an object last; empty if it never did."""
+        return self._applied.get((position, "main"), {})
+
     def add(self, obj: Object) -> Object:
         """Put an object there as somebody else would (kubectl, a controller); returns it as stored."""
-        return self._store(_position(obj), copy.deepcopy(obj))
+        return self._store(_position(obj), _copied(obj))
 
     def edit(self, kind: Kind, namespace: str, name: str, change: Callable[[Object], None]) -> Object:
         """Change an object as somebody else would."""
         position = (kind, namespace, name)
-        edited = copy.deepcopy(self.objects[position])
+        edited = _copied(self.objects[position])
         change(edited)
         return self._store(position, edited)
 
@@ -80,6 +89,8 @@ class FakeApiServer:
         self.version += 1
         gone["metadata"]["resourceVersion"] = str(self.version)
         self._tell("DELETED", gone)
+        if not self.cascade:
+            return
         for owned in list(self.objects):
             references = self.objects.get(owned, {}).get("metadata", {}).get("ownerReferences") or ()
             if any(r.get("uid") == gone["metadata"]["uid"] for r in references):
@@ -102,18 +113,18 @@ class FakeApiServer:
         else:
             meta["generation"] = old["metadata"]["generation"] + (old.get("spec") != obj.get("spec"))
             if _without_version(old) == _without_version(obj):
-                return copy.deepcopy(old)
+                return _copied(old)
         self.version += 1
         meta["resourceVersion"] = str(self.version)
         self.objects[position] = obj
         self._tell("ADDED" if old is None else "MODIFIED", obj)
         if meta.get("deletionTimestamp") and not meta.get("finalizers"):
             self.drop(*position)
-        return copy.deepcopy(obj)
+        return _copied(obj)
 
     def _tell(self, event: str, obj: Object) -> None:
         for watcher in self._watchers:
-            watcher(event, copy.deepcopy(obj))
+            watcher(event, _copied(obj))
 
     def _apply(self, position: Position, body: Object, part: str, force: bool) -> Object:
         old = self.objects.get(position)
@@ -123,13 +134,13 @@ class FakeApiServer:
             raise error if part != "status" else NotFoundError("not found", 404)
         if old is not None and wanted_uid not in (None, old["metadata"]["uid"]):
             raise ConflictError(f"uid mismatch: {wanted_uid} is not {old['metadata']['uid']}", 409)
-        intent = copy.deepcopy(body)
+        intent = _copied(body)
         intent["metadata"].pop("uid", None)
         if part == "status":
             intent = {"status": intent.get("status") or {}}
         else:
             intent.pop("status", None)
-        merged = copy.deepcopy(old) if old is not None else {}
+        merged = _copied(old) if old is not None else {}
         before = self._applied.get((position, part))
         if old is not None and before is None and not force and _differs(intent, old):
             raise ConflictError("conflict with another field manager", 409)
@@ -151,14 +162,14 @@ class FakeKube:
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object:
         await self._travel("get", kind, name)
-        return copy.deepcopy(self._existing((kind, namespace, name)))
+        return _copied(self._existing((kind, namespace, name)))
 
     async def list(
         self, kind: Kind, namespace: str | None = None, *, selector: str = "", fields: str = ""
     ) -> Listing:
         await self._travel("list", kind, "")
         found = [
-            copy.deepcopy(obj)
+            _copied(obj)
             for (k, ns, _), obj in self.server.objects.items()
             if k == kind and namespace in (None, ns) and _selected(obj, selector) and _chosen(obj, fields)
         ]
@@ -169,7 +180,7 @@ class FakeKube:
         await self._travel("create", position[0], position[2])
         if position in self.server.objects:
             raise AlreadyExistsError(f"{position[2]} already exists", 409)
-        return self.server._store(position, copy.deepcopy(obj))
+        return self.server._store(position, _copied(obj))
 
     async def replace(self, obj: Object) -> Object:
         position = _position(obj)
@@ -179,7 +190,7 @@ class FakeKube:
             raise InvalidError("metadata.resourceVersion: must be specified for an update", 422)
         if obj["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"]:
             raise ConflictError("the object has been modified", 409)
-        return self.server._store(position, copy.deepcopy(obj))
+        return self.server._store(position, _copied(obj))
 
     async def apply(self, obj: Object, *, subresource: str = "", force: bool = True) -> Object:
         position = _position(obj)
@@ -194,7 +205,7 @@ class FakeKube:
         if old["metadata"]["uid"] != uid:
             raise ConflictError("uid mismatch", 409)
         if old["metadata"].get("finalizers"):
-            old = copy.deepcopy(old)
+            old = _copied(old)
             old["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:01Z"
             return self.server._store(position, old)
         self.server.drop(*position)
@@ -213,6 +224,16 @@ class FakeKube:
             return self.server.objects[position]
         except KeyError:
             raise NotFoundError(f"{position[0].plural} {position[2]!r} not found", 404) from None
+
+
+def _copied(value: T) -> T:
+    """A deep copy of JSON, several times faster than `copy.deepcopy`."""
+    copied: Any = value
+    if isinstance(value, dict):
+        copied = {key: _copied(item) for key, item in value.items()}
+    elif isinstance(value, list):
+        copied = [_copied(item) for item in value]
+    return copied  # type: ignore[no-any-return]
 
 
 def _position(obj: Mapping[str, Any]) -> Position:
@@ -252,7 +273,7 @@ def _merge(live: Object, intent: Object) -> None:
         if isinstance(value, dict) and isinstance(live.get(key), dict):
             _merge(live[key], value)
         else:
-            live[key] = copy.deepcopy(value)
+            live[key] = _copied(value)
 
 
 def _remove_dropped(live: Object, before: Object, intent: Object) -> None:

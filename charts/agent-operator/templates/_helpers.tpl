@@ -101,7 +101,7 @@ among them: pods refer to them, the kubelet reads them.
   resources: [deployments]
   verbs: [get, list, watch, create, update, patch, delete]
 - apiGroups: [""]
-  resources: [services, configmaps, serviceaccounts]
+  resources: [services, configmaps]
   verbs: [get, list, watch, create, update, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
@@ -120,7 +120,7 @@ among them: pods refer to them, the kubelet reads them.
 {{- if and (not .Values.leaderElection.enabled) (gt (int .Values.replicaCount) 1) }}
 {{- fail (printf "replicaCount is %d while leaderElection.enabled is false: several operators would write the same objects. Set leaderElection.enabled=true, or replicaCount=1." (int .Values.replicaCount)) }}
 {{- end }}
-{{- $own := dict "AGENT_OPERATOR_RUNTIME_IMAGE" "runtimeImage" "AGENT_OPERATOR_WATCH_NAMESPACES" "watchNamespaces" "AGENT_OPERATOR_LEADER_ELECT" "leaderElection.enabled" "AGENT_OPERATOR_LOG_LEVEL" "config.logLevel" "AGENT_OPERATOR_WORKERS" "config.workers" "AGENT_OPERATOR_RESYNC_SECONDS" "config.resyncSeconds" }}
+{{- $own := dict "AGENT_OPERATOR_RUNTIME_IMAGE" "runtimeImage" "AGENT_OPERATOR_WATCH_NAMESPACES" "watchNamespaces" "AGENT_OPERATOR_SHARD" "shard" "AGENT_OPERATOR_LEADER_ELECT" "leaderElection.enabled" "AGENT_OPERATOR_LOG_LEVEL" "config.logLevel" "AGENT_OPERATOR_WORKERS" "config.workers" "AGENT_OPERATOR_RESYNC_SECONDS" "config.resyncSeconds" }}
 {{- range $index, $variable := .Values.extraEnv }}
 {{- if hasKey $own $variable.name }}
 {{- fail (printf "extraEnv[%d] sets %s, which the chart sets itself: set the value %s instead." $index $variable.name (get $own $variable.name)) }}

@@ -121,7 +121,8 @@ def root_schema() -> Schema:
         "kind": {"type": "string", "description": f"{names.KIND}."},
         "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
         "spec": properties["spec"],
-        "status": properties["status"],
+        # Who waits for the status of a new object, as kstatus does, sees that there is none yet.
+        "status": properties["status"] | {"default": {"observedGeneration": -1}},
     }
     for line in UNSUPPORTED:
         _mark_unsupported(properties["spec"], line)

@@ -18,10 +18,12 @@ FIELD_MANAGER = "agent-operator"
 
 LABEL_AGENT = f"{GROUP}/agent"
 LABEL_REVISION = f"{GROUP}/revision"
+LABEL_SHARD = f"{GROUP}/shard"
+"""Which of several operators serves an agent; children carry it too, so that each watches only its own."""
 LABEL_NAME = "app.kubernetes.io/name"
 LABEL_INSTANCE = "app.kubernetes.io/instance"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
-OWNED_LABELS = (LABEL_AGENT, LABEL_REVISION, LABEL_NAME, LABEL_INSTANCE, LABEL_MANAGED_BY)
+OWNED_LABELS = (LABEL_AGENT, LABEL_REVISION, LABEL_SHARD, LABEL_NAME, LABEL_INSTANCE, LABEL_MANAGED_BY)
 """Labels the operator selects on; a template may not set them."""
 
 ANNOTATION_APPLIED_HASH = f"{GROUP}/applied-hash"

@@ -120,9 +120,9 @@ class AgentDeploymentStatus(StatusModel):
 
     observed_generation: int | None = Field(
         default=None,
-        ge=0,
+        ge=-1,
         le=MAX_GENERATION,
-        description="metadata.generation this status was computed from.",
+        description="metadata.generation this status was computed from; -1 before the first time.",
     )
     replicas: Count | None = Field(default=None, description="Pods that exist, of all revisions.")
     ready_replicas: Count | None = Field(default=None, description="Pods that serve.")

@@ -28,7 +28,6 @@ _OWNED_CONTAINER_FIELDS = {
     "terminationMessagePolicy": "the operator reads the reason of a failure there",
 }
 _OWNED_POD_FIELDS = {
-    "serviceAccountName": "the operator makes one ServiceAccount per agent",
     "restartPolicy": "a Deployment's pods are always restarted",
 }
 _MAX_CONTAINERS = 16
@@ -134,7 +133,10 @@ class PodSpecOverride(OpenModel):
         json_schema_extra=NamedList,
     )
     service_account_name: Annotated[str, Field(max_length=253)] | None = Field(
-        default=None, description="Not accepted: the operator makes one ServiceAccount per agent."
+        default=None,
+        description="ServiceAccount of the pods, in the same namespace; without it the namespace's "
+        "`default`. Its token is mounted only where `automountServiceAccountToken` is true too.",
+        examples=["reader"],
     )
     restart_policy: Annotated[str, Field(max_length=16)] | None = Field(
         default=None, description="Not accepted: a Deployment's pods are always restarted."

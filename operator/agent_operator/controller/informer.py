@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from agent_operator.controller.cache import Cache
 from agent_operator.controller.queue import Priority, WorkQueue
 from agent_operator.observability.metrics import Metrics
-from agent_operator.shell.kinds import Kind
+from agent_operator.shell.kinds import Kind, kind_of
 from agent_operator.shell.kube import Kube, Object
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,10 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Informer(Generic[K]):
-    """Feeds one cache and one queue. `key_of` says whose reconcile an object concerns, if anybody's."""
+    """Feeds one cache and one queue. `key_of` says whose reconcile an object concerns, if anybody's.
+
+    News of a `background` kind can wait behind news of the others.
+    """
 
     def __init__(
         self,
@@ -36,10 +39,12 @@ class Informer(Generic[K]):
         kinds: Sequence[Kind],
         selector_of: Callable[[Kind], str],
         namespaces: Sequence[str],
+        background: Sequence[Kind] = (),
     ) -> None:
         self._cache = cache
         self._queue = queue
         self._key_of = key_of
+        self._background = frozenset(background)
         self.kinds = tuple(kinds)
         self.selector_of = selector_of
         self.namespaces = tuple(namespaces)
@@ -82,4 +87,4 @@ class Informer(Generic[K]):
     def _enqueue(self, obj: Object, priority: Priority) -> None:
         key = self._key_of(obj)
         if key is not None:
-            self._queue.add(key, priority)
+            self._queue.add(key, Priority.LOW if kind_of(obj) in self._background else priority)

@@ -16,9 +16,9 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import aiohttp
-import kopf
 
 from agent_operator.controller.informer import Informer
+from agent_operator.controller.light_kopf import kopf
 from agent_operator.shell.kinds import Kind
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,38 @@ K = TypeVar("K", bound=Hashable)
 
 RELOGIN_SECONDS = 5.0
 WATCH_SLACK = 8
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """No memory of how an object was: without it kopf copies every object twice to compare it with that."""
+
+    def build(self, **_: Any) -> Any:
+        return {}
+
+    def fetch(self, **_: Any) -> Any:
+        return {}
+
+    def store(self, **_: Any) -> None:
+        pass
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """No memory of which handlers ran: a watcher has nothing to resume."""
+
+    def fetch(self, **_: Any) -> None:
+        pass
+
+    def store(self, **_: Any) -> None:
+        pass
+
+    def purge(self, **_: Any) -> None:
+        pass
+
+    def touch(self, **_: Any) -> None:
+        pass
+
+    def clear(self, *, essence: Any) -> Any:
+        return essence
 
 
 class WatchesStoppedError(Exception):
@@ -41,6 +73,8 @@ def make_settings(informer: Informer[Any]) -> kopf.OperatorSettings:
     settings.posting.enabled = False
     # Never used, but kopf strips its default finalizer from objects where another kopf put it.
     settings.persistence.finalizer = "agentoperator.dev/kopf-never-used"
+    settings.persistence.diffbase_storage = _NoDiffBase()
+    settings.persistence.progress_storage = _NoProgress()
     settings.process.ultimate_exiting_timeout = None
     settings.queueing.worker_limit = None
     settings.queueing.idle_timeout = 1.0

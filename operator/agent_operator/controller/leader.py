@@ -2,8 +2,9 @@
 
 The one idea: client-go's algorithm. A candidate trusts no clock but its own: it measures how long it has
 itself seen the lease unchanged, so skewed clocks cannot make two leaders. The leader gives up well before
-others may take over (renew deadline < lease duration). Why hand-written: the LeaseLock of the installed
-client cannot create its Lease, and kopf's peering elects nobody.
+others may take over (renew deadline < lease duration). A standby looks often and wakes up exactly when the
+lease it has seen expires, so handing over takes one look and taking over one lease. Why hand-written: the
+LeaseLock of the installed client cannot create its Lease, and kopf's peering elects nobody.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_SECONDS = 5.0
 JITTER = 1.2
+LOOKS_PER_RETRY = 3
 RESOLUTION_SECONDS = 0.001
 
 
@@ -43,8 +46,16 @@ class Timing:
             raise ValueError("retry * 1.2 < renew < lease must hold")
 
 
+def machine_clock() -> float:
+    """Seconds that nobody can set and that go on while the machine sleeps, unlike the loop's clock.
+
+    A leader on a machine that slept through its lease must see that when it wakes up.
+    """
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class LeaderElector:
-    """One candidate. Time is the running loop's clock; `now` is only written into the Lease."""
+    """One candidate. `clock` measures time, by default the running loop's; `now` only goes into the Lease."""
 
     def __init__(
         self,
@@ -56,6 +67,7 @@ class LeaderElector:
         timing: Timing | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = lambda: asyncio.get_running_loop().time(),
     ) -> None:
         self._kube = kube
         self._namespace = namespace
@@ -64,13 +76,21 @@ class LeaderElector:
         self._timing = timing or Timing()
         self._now = now
         self._jitter = jitter
+        self._clock = clock
         self._seen: Object | None = None
         self._seen_at = 0.0
         self._renewed_at: float | None = None
 
     def leads(self) -> bool:
-        """Whether the lease is certainly ours at this moment; a fence to ask before each write."""
+        """Whether the lease is certainly ours at this moment."""
         return self._remaining() > RESOLUTION_SECONDS
+
+    def write_seconds(self) -> float:
+        """How long a write that starts now may take: until others may write. 0 when we do not lead.
+
+        While we lead this is never less than the time between the renew deadline and the lease's end.
+        """
+        return self._remaining() + self._timing.lease - self._timing.renew if self.leads() else 0.0
 
     async def acquire(self) -> None:
         """Wait until we lead. Survives any failure of the API server."""
@@ -78,7 +98,7 @@ class LeaderElector:
         while True:
             if await self._try("acquire"):
                 break
-            await asyncio.sleep(self._timing.retry * (1 + (JITTER - 1) * self._jitter()))
+            await asyncio.sleep(self._until_next_look())
         logger.info("leading: lease %s/%s is ours", self._namespace, self._name)
 
     async def hold(self) -> None:
@@ -100,7 +120,17 @@ class LeaderElector:
     def _remaining(self) -> float:
         """Seconds until the renew deadline."""
         renewed_at = self._renewed_at if self._renewed_at is not None else float("-inf")
-        return renewed_at + self._timing.renew - _clock()
+        return renewed_at + self._timing.renew - self._clock()
+
+    def _until_next_look(self) -> float:
+        """Seconds a candidate waits: not past the end of the lease it respects, which may be given back
+        before. Looking is one small read. A free lease that could not be taken is tried less often.
+        """
+        chance = 1 + (JITTER - 1) * self._jitter()
+        expires_in = self._respected_for()
+        if expires_in <= 0:
+            return self._timing.retry * chance
+        return min(expires_in, self._timing.retry / LOOKS_PER_RETRY / chance)
 
     async def release(self) -> None:
         """Give the lease back if it is ours, so a standby need not wait for it to expire."""
@@ -128,7 +158,7 @@ class LeaderElector:
         return False
 
     async def _acquire_or_renew(self) -> bool:
-        started = _clock()
+        started = self._clock()
         # While leading, the last written version is tried first: one request instead of two. It fails
         # if somebody touched the lease or an answer got lost; then the lease is read.
         if self._seen is not None and self.leads():
@@ -143,29 +173,29 @@ class LeaderElector:
             self._won(await self._kube.create(self._lease(None)), started)
             return True
         self._observe(lease)
-        if self._is_respected(lease):
+        if self._respected_for() > 0:
             return False
         self._won(await self._kube.replace(self._lease(lease)), started)
         return True
 
-    def _is_respected(self, lease: Object) -> bool:
-        """Whether somebody else holds the lease and we have not seen it unchanged for long enough.
+    def _respected_for(self) -> float:
+        """Seconds for which the lease as we saw it last keeps us from taking it; 0 or less: it is free.
 
-        How long is the holder's own word, but never less than ours.
+        How long somebody else's lease is respected is its own word, but never less than ours.
         """
-        if _holder(lease) in ("", self.identity):
-            return False
-        expiry = max(float(_spec(lease).get("leaseDurationSeconds") or 0), self._timing.lease)
-        return _clock() - self._seen_at < expiry
+        if self._seen is None or _holder(self._seen) in ("", self.identity):
+            return 0.0
+        expiry = max(float(_spec(self._seen).get("leaseDurationSeconds") or 0), self._timing.lease)
+        return self._seen_at + expiry - self._clock()
 
     def _won(self, lease: Object, started: float) -> None:
-        self._seen, self._seen_at = lease, _clock()
+        self._seen, self._seen_at = lease, self._clock()
         # Counted from before the request: others may count from the moment it was stored.
         self._renewed_at = started
 
     def _observe(self, lease: Object) -> None:
         if self._seen is None or _version(lease) != _version(self._seen):
-            self._seen, self._seen_at = lease, _clock()
+            self._seen, self._seen_at = lease, self._clock()
 
     def _lease(self, previous: Object | None) -> Object:
         """The Lease to write, as renewal or take-over of `previous`."""
@@ -184,10 +214,6 @@ class LeaderElector:
         if previous:
             metadata = {k: v for k, v in previous["metadata"].items() if k != "managedFields"}
         return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
-
-
-def _clock() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _holder(lease: Object) -> str:

@@ -49,6 +49,7 @@ class Manager:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._leading = False
+        self._quiet = True
         self._sync_error = ""
 
     @property
@@ -75,7 +76,8 @@ class Manager:
         finally:
             stop.cancel()
             self._parts.on_leading(False)
-            if self._parts.elector is not None:
+            # A write cut off in the middle may still be carried out: then the lease has to run out first.
+            if self._parts.elector is not None and self._quiet:
                 await self._parts.elector.release()
 
     async def _acquired(self, stop: asyncio.Task[Any]) -> bool:
@@ -95,15 +97,17 @@ class Manager:
             done, _ = await asyncio.wait({stop, hold, feed, work}, return_when=asyncio.FIRST_COMPLETED)
             if stop in done:
                 logger.info("stopping: no new work, up to %g s for what is in progress", DRAIN_SECONDS)
-                parts.queue.close()
-                await asyncio.gather(_cancel(feed), _first_of({work, hold}, DRAIN_SECONDS))
                 return
             for task in done:
                 if (error := task.exception()) is not None:
                     raise error
             raise EndedError(f"{next(iter(done)).get_name()} ended by itself")
         finally:
-            await _cancel(work, feed, hold)
+            # Whatever ended us: no new work, and what is in progress ends under the lease.
+            parts.queue.close()
+            await asyncio.gather(_cancel(feed), _first_of({work, hold}, DRAIN_SECONDS))
+            self._quiet = work.done() and not work.cancelled() and work.exception() is None
+            await _cancel(work, hold)
 
     async def _feed(self) -> None:
         """Fill the cache, then keep it filled."""

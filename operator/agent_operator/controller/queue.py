@@ -2,8 +2,10 @@
 
 The one idea: what is due is a pure state machine over a clock that is passed in (`KeyQueue`), so every
 rule is tested in virtual time; the asyncio part (`WorkQueue`) only waits. Rules: a key is queued once, is
-never worked on twice at the same time, and if added while being worked on runs once more; low-priority
-keys (initial list, resync) yield to changes. Why hand-written: no asyncio library has these rules.
+never worked on twice at the same time, and if added while being worked on runs once more. After its work a
+key may rest: what is added meanwhile is one piece of work at the end of the rest. Keys of low priority
+(initial list, resync, news nobody waits for) yield to changes, but not for ever: whoever has waited
+PATIENCE_SECONDS longer goes first. Why hand-written: no asyncio library has these rules.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ K = TypeVar("K", bound=Hashable)
 
 FIRST_BACKOFF_SECONDS = 0.005
 LONGEST_BACKOFF_SECONDS = 1000.0
+PATIENCE_SECONDS = 10.0
 
 
 class Priority(IntEnum):
-    """Smaller is served first."""
+    """Smaller is more urgent."""
 
     NORMAL = 0
     LOW = 1
@@ -38,14 +41,21 @@ class _Entry:
     since: float
     ticket: int = 0
 
+    @property
+    def deadline(self) -> float:
+        """The earliest is served first."""
+        return self.since + PATIENCE_SECONDS * self.priority
+
 
 class KeyQueue(Generic[K]):
     """The state machine. Every method takes the time, in seconds of any monotonic clock."""
 
     def __init__(self) -> None:
         self._ready: dict[K, _Entry] = {}
-        self._order: list[tuple[Priority, int, K]] = []
+        self._order: list[tuple[float, int, K]] = []
         self._working: dict[K, float] = {}
+        self._resting: set[K] = set()
+        self._rests: list[tuple[float, int, K]] = []
         self._again: dict[K, _Entry] = {}
         self._delayed: dict[K, tuple[float, Priority]] = {}
         self._due: list[tuple[float, int, K]] = []
@@ -53,14 +63,14 @@ class KeyQueue(Generic[K]):
 
     def add(self, key: K, now: float, priority: Priority = Priority.NORMAL) -> bool:
         """Queue a key; True unless it was queued already."""
-        waiting = self._again if key in self._working else self._ready
+        waiting = self._again if key in self._working or key in self._resting else self._ready
         entry = waiting.get(key)
         if entry is not None and entry.priority <= priority:
             return False
         since = entry.since if entry is not None else now
         waiting[key] = fresh = _Entry(priority, since, next(self._tickets))
         if waiting is self._ready:
-            heapq.heappush(self._order, (priority, fresh.ticket, key))
+            self._line_up(key, fresh)
         return entry is None
 
     def add_after(self, key: K, delay: float, now: float, priority: Priority = Priority.NORMAL) -> None:
@@ -73,8 +83,12 @@ class KeyQueue(Generic[K]):
         heapq.heappush(self._due, (due, next(self._tickets), key))
 
     def promote(self, now: float) -> int:
-        """Queue every key whose delay is over; returns how many were not queued already."""
+        """Queue every key whose delay or rest is over; returns how many were not queued already."""
         added = 0
+        while self._rests and self._rests[0][0] <= now:
+            _, _, key = heapq.heappop(self._rests)
+            self._resting.discard(key)
+            self._resume(key)
         while self._due and self._due[0][0] <= now:
             due, _, key = heapq.heappop(self._due)
             known = self._delayed.get(key)
@@ -96,24 +110,29 @@ class KeyQueue(Generic[K]):
             return key, now - entry.since
         return None
 
-    def done(self, key: K, now: float) -> float:
-        """Work on a key ended; returns how long it took. Queues it again if it was added meanwhile."""
+    def done(self, key: K, now: float, rest: float = 0.0) -> float:
+        """Work on a key ended; returns how long it took.
+
+        If it was added meanwhile, or is while it rests, it is queued again when the `rest` seconds are over.
+        """
         started = self._working.pop(key)
-        entry = self._again.pop(key, None)
-        if entry is not None:
-            self._ready[key] = entry
-            heapq.heappush(self._order, (entry.priority, entry.ticket, key))
+        if rest > 0:
+            self._resting.add(key)
+            heapq.heappush(self._rests, (now + rest, next(self._tickets), key))
+        else:
+            self._resume(key)
         return now - started
 
     def next_due(self) -> float | None:
-        """When the earliest delay is over."""
+        """When the earliest delay or rest is over."""
+        rest = self._rests[0][0] if self._rests else None
         while self._due:
             due, _, key = self._due[0]
             known = self._delayed.get(key)
             if known is not None and known[0] == due:
-                return due
+                return due if rest is None else min(due, rest)
             heapq.heappop(self._due)
-        return None
+        return rest
 
     def depth(self) -> int:
         """Keys ready and not taken."""
@@ -123,12 +142,29 @@ class KeyQueue(Generic[K]):
         """When each key being worked on was taken."""
         return list(self._working.values())
 
+    def _resume(self, key: K) -> None:
+        entry = self._again.pop(key, None)
+        if entry is not None:
+            self._ready[key] = entry
+            self._line_up(key, entry)
+
+    def _line_up(self, key: K, entry: _Entry) -> None:
+        heapq.heappush(self._order, (entry.deadline, entry.ticket, key))
+
 
 class Backoff(Generic[K]):
-    """Per-key exponential delay: 5 ms, doubled at each failure, at most 1,000 s, jittered downwards."""
+    """Per-key exponential delay: `first` seconds, doubled at each failure, at most `longest`, jittered
+    downwards."""
 
-    def __init__(self, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        jitter: Callable[[], float] = random.random,
+        *,
+        first: float = FIRST_BACKOFF_SECONDS,
+        longest: float = LONGEST_BACKOFF_SECONDS,
+    ) -> None:
         self._jitter = jitter
+        self._first, self._longest = first, longest
         self._failures: dict[K, int] = {}
 
     def next(self, key: K) -> float:
@@ -136,7 +172,7 @@ class Backoff(Generic[K]):
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         # The exponent is bounded before it is used: 2.0 ** 2000 would raise.
-        delay = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 30), LONGEST_BACKOFF_SECONDS)
+        delay = min(self._first * 2.0 ** min(failures, 30), self._longest)
         return delay * (1.0 - 0.25 * self._jitter())
 
     def failures(self, key: K) -> int:
@@ -160,7 +196,8 @@ class WorkQueue(Generic[K]):
         self._backoff: Backoff[K] = Backoff(jitter)
         self._metrics = metrics
         self._waiters: set[asyncio.Future[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: tuple[float, asyncio.Handle] | None = None
+        """When the timer fires, and the timer."""
         self._closed = False
         metrics.queue_depth.set_function(self._keys.depth)
         metrics.queue_unfinished.set_function(lambda: sum(self._ages()))
@@ -213,10 +250,11 @@ class WorkQueue(Generic[K]):
                 self._waiters.discard(waiter)
         raise QueueClosedError
 
-    def done(self, key: K) -> None:
-        """Work on a key ended, however it ended."""
-        self._metrics.work_seconds.observe(self._keys.done(key, _now()))
+    def done(self, key: K, rest: float = 0.0) -> None:
+        """Work on a key ended, however it ended; it is not handed out again for `rest` seconds."""
+        self._metrics.work_seconds.observe(self._keys.done(key, _now(), rest))
         self._wake()
+        self._arm()
 
     def longest_running(self) -> float:
         """Age in seconds of the oldest work in progress, 0 without any."""
@@ -226,7 +264,7 @@ class WorkQueue(Generic[K]):
         """Hand out no more work. Work in progress may still call `done`."""
         self._closed = True
         if self._timer is not None:
-            self._timer.cancel()
+            self._timer[1].cancel()
         self._wake()
 
     def _ages(self) -> list[float]:
@@ -245,12 +283,13 @@ class WorkQueue(Generic[K]):
     def _arm(self) -> None:
         due = self._keys.next_due()
         if self._timer is not None:
-            if due is not None and not self._timer.cancelled() and self._timer.when() <= due:
+            armed, timer = self._timer
+            if due is not None and armed <= due:
                 return
-            self._timer.cancel()
+            timer.cancel()
         self._timer = None
         if due is not None and not self._closed:
-            self._timer = asyncio.get_running_loop().call_at(due, self._on_due)
+            self._timer = due, asyncio.get_running_loop().call_at(due, self._on_due)
 
     def _on_due(self) -> None:
         self._timer = None

@@ -1,7 +1,9 @@
 """Workers that take keys and reconcile them. Layer: controller; knows nothing of agents.
 
 The one idea: nothing a reconcile does may stop its worker. What it raises becomes a log line, a metric
-and a backoff; what cannot succeed by repetition waits for the next change instead.
+and a backoff; what cannot succeed by repetition waits for the next change instead. After each reconcile its
+key rests, so that the news of one moment (our own writes come back as several events) is one piece of work;
+who keeps putting the same object right against somebody else rests longer each time.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
-from agent_operator.controller.queue import QueueClosedError, WorkQueue
+from agent_operator.controller.queue import Backoff, Priority, QueueClosedError, WorkQueue
 from agent_operator.observability.logging import log_context
 from agent_operator.observability.metrics import CONTROLLER_NAME, Metrics
 from agent_operator.shell.kube import InvalidError, KubeError
@@ -22,13 +24,24 @@ logger = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 
 
+REST_SECONDS = 0.3
+LONGEST_REST_SECONDS = 10.0
+
+
 class Result(Protocol):
-    """What a reconcile asks for: again with backoff, or again after seconds, or nothing."""
+    """What a reconcile asks for: again with backoff, or again after seconds, or nothing.
+
+    `patient`: whoever asks for it can wait behind changes. `repeated`: it wrote what it had written before.
+    """
 
     @property
     def retry(self) -> bool: ...
     @property
     def requeue_after(self) -> float | None: ...
+    @property
+    def patient(self) -> bool: ...
+    @property
+    def repeated(self) -> bool: ...
 
 
 class Workers(Generic[K]):
@@ -48,6 +61,7 @@ class Workers(Generic[K]):
         self._metrics = metrics
         self._count = count
         self._timeout = timeout
+        self._rests: Backoff[K] = Backoff(first=REST_SECONDS, longest=LONGEST_REST_SECONDS)
 
     async def run(self) -> None:
         """Work until the queue is closed and what was in progress has ended."""
@@ -66,31 +80,39 @@ class Workers(Generic[K]):
             except QueueClosedError:
                 return
             self._metrics.active_workers.inc()
+            rest = 0.0
             try:
                 with (
                     log_context(object=str(key), reconcileID=secrets.token_hex(4)),
                     self._metrics.reconcile_seconds.time(),
                 ):
-                    result = await self._process(key)
+                    result, rest = await self._process(key)
                 self._metrics.reconciles.labels(CONTROLLER_NAME, result).inc()
             finally:
                 self._metrics.active_workers.dec()
-                self._queue.done(key)
+                self._queue.done(key, rest)
 
-    async def _process(self, key: K) -> str:
+    async def _process(self, key: K) -> tuple[str, float]:
+        """How it went, and for how many seconds the key is to rest."""
         try:
             async with asyncio.timeout(self._timeout):
                 outcome = await self._reconcile(key)
         except Exception as error:
-            return self._failed(key, error)
+            return self._failed(key, error), 0.0
         if outcome.retry:
             self._queue.retry(key, outcome.requeue_after)
-            return "requeue"
+            return "requeue", 0.0
         self._queue.forget(key)
+        rest = REST_SECONDS
+        if outcome.repeated:
+            rest = self._rests.next(key)
+        else:
+            self._rests.forget(key)
         if outcome.requeue_after is not None:
-            self._queue.add_after(key, outcome.requeue_after)
-            return "requeue_after"
-        return "success"
+            priority = Priority.LOW if outcome.patient else Priority.NORMAL
+            self._queue.add_after(key, outcome.requeue_after, priority)
+            return "requeue_after", rest
+        return "success", rest
 
     def _failed(self, key: K, error: Exception) -> str:
         self._metrics.reconcile_errors.inc()

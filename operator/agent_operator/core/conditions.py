@@ -26,6 +26,12 @@ from agent_operator.core.diagnosis import Diagnosis
 from agent_operator.core.diagnosis.text import clean
 from agent_operator.core.request import Refusal
 
+CALM = frozenset(
+    {Reason.READY, Reason.PROGRESSING, Reason.PARTIALLY_READY, Reason.SUSPENDED, Reason.SCALED_TO_ZERO}
+    | {Reason.PAUSED}
+)
+"""Reasons of Ready that nobody needs to be warned of."""
+
 MESSAGE_LIMIT = 900
 SHORT_LIMIT = 300
 

@@ -16,7 +16,6 @@ from agent_operator.core.children.metadata import Owner
 from agent_operator.core.children.pdb import pdb
 from agent_operator.core.children.pod import pod_template
 from agent_operator.core.children.service import service
-from agent_operator.core.children.service_account import service_account
 from agent_operator.core.observed import Object, Observed, terminating
 from agent_operator.core.plan import Apply, Delete
 from agent_operator.core.reading import mapping, text
@@ -39,13 +38,13 @@ def children(
         for name, live in sorted(kept.items())
     ]
     wanted = [
-        service_account(owner),
         config_map(owner, request.spec, request.model, target.name, seen.config_maps.get(target.name)),
         _deployment(owner, request, target.name, template, target=target),
         *older,
         service(owner, decision.serve),
-        pdb(owner),
     ]
+    if _protected(request):
+        wanted.append(pdb(owner))
     return [drift.stamped(child) for child in wanted]
 
 
@@ -62,13 +61,20 @@ def changes(wanted: Iterable[dict[str, Any]], seen: Observed) -> list[Apply]:
     return writes
 
 
-def removals(target: Revision, decision: Decision, seen: Observed) -> list[Delete]:
-    """What superseded revisions leave behind: their Deployments, then their ConfigMaps."""
+def removals(request: Request, target: Revision, decision: Decision, seen: Observed) -> list[Delete]:
+    """What is wanted no more: Deployments of superseded revisions, their ConfigMaps, a disruption budget."""
     gone = [seen.deployments[name] for name in decision.remove]
     needed = {target.name, decision.serve}
     needed |= {name for name, live in seen.deployments.items() if _kept(name, live, target, decision)}
     gone += [live for name, live in sorted(seen.config_maps.items()) if name not in needed]
+    if not _protected(request):
+        gone += [live for (kind, _), live in seen.by_name.items() if kind == "PodDisruptionBudget"]
     return [_delete(live) for live in gone if not terminating(live)]
+
+
+def _protected(request: Request) -> bool:
+    """Whether a disruption budget could hold anything up; being suspended for a while changes nothing."""
+    return request.spec.replicas > 1
 
 
 def _kept(name: str, live: Object, target: Revision, decision: Decision) -> bool:
@@ -101,5 +107,5 @@ def _delete(live: Object) -> Delete:
         namespace=text(live, "metadata", "namespace"),
         name=text(live, "metadata", "name"),
         uid=text(live, "metadata", "uid"),
-        reason="its revision is superseded",
+        reason="it is wanted no more",
     )

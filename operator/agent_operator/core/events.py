@@ -1,7 +1,8 @@
 """Which transitions are told as Events. Layer: core, pure; imports api, core.plan and core.reading.
 
 The one idea: an Event is the difference between the status that is stored and the one that will be;
-no difference, no event, so a restart of the operator tells nothing twice.
+no difference, no event, so a restart of the operator tells nothing twice. A start that goes as it should is
+no event: the conditions say it, and every event is a write.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent_operator.api import ConditionType, Reason
+from agent_operator.core.conditions import CALM
 from agent_operator.core.diagnosis import RUNTIME_RESTARTED
 from agent_operator.core.diagnosis.text import clean
 from agent_operator.core.plan import Event
@@ -18,11 +20,6 @@ from agent_operator.core.reading import mappings, text
 NOTE_LIMIT = 1000
 PROMOTED = "RevisionPromoted"
 STARTED = "RevisionStarted"
-_CALM = frozenset(
-    {Reason.READY, Reason.PROGRESSING, Reason.PARTIALLY_READY, Reason.SUSPENDED, Reason.SCALED_TO_ZERO}
-    | {Reason.PAUSED}
-)
-"""Reasons of Ready that nobody needs to be warned of."""
 
 
 def events(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Event, ...]:
@@ -34,7 +31,7 @@ def events(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Event, ...]:
 def _revisions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     told = []
     target, serving = text(new, "updateRevision"), text(new, "currentRevision")
-    if target and target != text(old, "updateRevision"):
+    if target and text(old, "updateRevision") not in ("", target):
         told.append(Event("Normal", STARTED, f"The spec asks for revision {target}"))
     if serving and text(old, "currentRevision") not in ("", serving):
         told.append(Event("Normal", PROMOTED, f"Revision {serving} serves now"))
@@ -43,16 +40,17 @@ def _revisions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
 
 def _readiness(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     before, after = _ready(old), _ready(new)
-    if text(before, "reason") == text(after, "reason") and before.get("status") == after.get("status"):
-        return []
     reason, message = text(after, "reason"), text(after, "message")
-    if reason not in _CALM:
-        return [Event("Warning", reason, message)] if text(before, "reason") != reason else []
-    if after.get("status") == "False" and before.get("status") == "True" and reason == Reason.PROGRESSING:
-        return [Event("Warning", "NotReady", message)]
+    same_reason, was_ready = text(before, "reason") == reason, before.get("status") == "True"
+    if reason not in CALM:
+        return [] if same_reason else [Event("Warning", reason, message)]
     if reason == Reason.PROGRESSING:
-        return []
-    return [Event("Normal", reason, message)]
+        lost = was_ready and after.get("status") == "False"
+        return [Event("Warning", "NotReady", message)] if lost else []
+    if reason in (Reason.READY, Reason.PARTIALLY_READY):
+        recovered = text(before, "reason") not in CALM or not was_ready
+        return [Event("Normal", reason, message)] if recovered and text(old, "currentRevision") else []
+    return [Event("Normal", reason, message)] if before and not same_reason else []
 
 
 def _restarts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:

@@ -50,7 +50,8 @@ class Event:
 class Plan:
     """Writes in order, then the status, then the events.
 
-    `status` is the whole status we own, or None when its meaning did not change.
+    `status` is the whole status we own, or None when its meaning did not change; `urgent`: somebody may be
+    waiting for it, it is not only a report of progress.
     `requeue_after` is in seconds, None when only a change may wake us; `why` says in a sentence what
     was decided (for the log line of this reconcile). `inspect` are pods whose events would tell more:
     with them in the snapshot the decision is to be made again before anything is carried out.
@@ -58,6 +59,7 @@ class Plan:
 
     writes: tuple[Apply | Delete, ...] = ()
     status: dict[str, Any] | None = None
+    urgent: bool = False
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
     why: str = ""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from agent_operator.api.names import ANNOTATION_PAUSED
+from agent_operator.api.names import ANNOTATION_PAUSED, LABEL_SHARD
 from agent_operator.core import desired, findings, observed, request, revision, rollout, status
 from agent_operator.core.children.metadata import Owner
 from agent_operator.core.conditions import Situation
@@ -33,7 +33,7 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
     agent = snapshot.agent
     if observed.terminating(agent):
         return Plan(why="being deleted: the garbage collector removes the children")
-    owner = Owner(*(text(agent, "metadata", field) for field in ("name", "namespace", "uid")))
+    owner = _owner(agent)
     seen = observed.observe(snapshot, owner)
     asked = request.read(agent)
     if isinstance(asked, Refusal):
@@ -45,7 +45,7 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
         target=target.name, active=seen.active, revisions=states, wanted_replicas=asked.wanted
     )
     children = desired.children(owner, asked, target, decision, seen)
-    writes: Writes = (*desired.changes(children, seen), *desired.removals(target, decision, seen))
+    writes: Writes = (*desired.changes(children, seen), *desired.removals(asked, target, decision, seen))
     blocked = _still_blocked(snapshot.blocked, children)
     if paused := text(agent, "metadata", "annotations", ANNOTATION_PAUSED) == "true":
         decision = Decision(seen.active or "", (), "paused: children are left as they are")
@@ -55,9 +55,16 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
         seen, states, target=target.name, serve=decision.serve, wanted=asked.wanted, blocked=blocked,
         warnings=snapshot.warnings, now=now,
     )  # fmt: skip
+    if seen.active is None and any(failure.kind == "Service" for failure in blocked):
+        decision = Decision("", (), decision.why)  # whatever is ready, no Service of ours leads there
     situation = _situation(asked, target, decision, states, found, paused=paused)
     report = _report(agent, asked, seen, situation)
     return _plan(agent, status.build(agent, owner, situation, report, now), writes, found, decision.why)
+
+
+def _owner(agent: Mapping[str, Any]) -> Owner:
+    name, namespace, uid = (text(agent, "metadata", field) for field in ("name", "namespace", "uid"))
+    return Owner(name, namespace, uid, text(agent, "metadata", "labels", LABEL_SHARD))
 
 
 def _refused(agent: Mapping[str, Any], owner: Owner, seen: Observed, refusal: Refusal, now: datetime) -> Plan:
@@ -154,6 +161,7 @@ def _plan(
     return Plan(
         writes=writes,
         status=new if changed else None,
+        urgent=changed and status.urgent(new, old),
         events=events(old, new) if changed else (),
         requeue_after=recheck.total_seconds() if recheck else None,
         why=why,

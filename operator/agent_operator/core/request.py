@@ -44,7 +44,7 @@ class Request:
     def model_name(self) -> str:
         """Short name of the model, for tables."""
         remote = self.spec.model.remote
-        return self.model.display if self.model else remote.model if remote else ""
+        return clean(self.model.display if self.model else remote.model if remote else "", 253)
 
     @property
     def advice(self) -> str:

@@ -2,7 +2,7 @@
 
 The one idea: it is computed anew each time and written only when its meaning changed. Times are the
 only memory: a condition keeps the time of its last change of status, a diagnosis the time it was first
-seen.
+seen. What only reports progress can wait a moment: often the next thing to say is already on its way.
 
 `replicas` is what is asked of the serving revision, or what exists while the API server refuses pods:
 the number of pods follows within milliseconds, and telling each step would cost writes.
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agent_operator.api import ConditionType
+from agent_operator.api import ConditionStatus, ConditionType
 from agent_operator.api.status import MAX_DIAGNOSES
 from agent_operator.core import naming
 from agent_operator.core.children.metadata import Owner
 from agent_operator.core.children.service import url
-from agent_operator.core.conditions import Situation, Verdict, verdicts
+from agent_operator.core.conditions import CALM, Situation, Verdict, verdicts
 from agent_operator.core.diagnosis import Diagnosis
 from agent_operator.core.diagnosis.text import clean
 from agent_operator.core.reading import count, formatted, mapping, mappings, text
@@ -73,6 +73,18 @@ def same_meaning(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     Order of keys and of conditions, empty lists, and conditions of other writers do not matter.
     """
     return _normal(new, new) == _normal(old, new)
+
+
+def urgent(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether a changed status says more than that things are on their way."""
+    before, after = _ready(old), _ready(new)
+    if text(after, "status") != (text(before, "status") or ConditionStatus.FALSE):
+        return True
+    return text(after, "reason") not in CALM
+
+
+def _ready(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next((c for c in mappings(status, "conditions") if c.get("type") == ConditionType.READY), {})
 
 
 def _normal(status: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:

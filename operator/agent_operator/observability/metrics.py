@@ -57,6 +57,9 @@ class Metrics:
         self.cached = Gauge(
             "agentoperator_cached_objects", "Objects in the cache.", ["kind"], registry=registry
         )
+        self.tasks = Gauge(
+            "agentoperator_tasks", "Tasks of the event loop: a leak shows here first.", registry=registry
+        )
         ProcessCollector(registry=registry)
 
     def _build_queue_metrics(self, registry: CollectorRegistry) -> None:

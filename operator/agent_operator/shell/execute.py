@@ -1,22 +1,27 @@
 """Carrying out a plan. Layer: shell; imports core's data types, the six verbs and observability.
 
-The one idea: writes happen in the plan's order and only on objects that are certainly ours. What the API
-server refuses becomes data (ApplyFailure) for the next decision; what shows that our cache was behind
-(a uid that changed, an object that exists after all) refreshes the cache and asks for a new decision
-instead of guessing. Every answer is written through to the cache, so the next decision sees it.
+The one idea: writes happen in the plan's order, only on objects that are certainly ours, and only while what
+they were decided on still holds: the agent is read again before anything is written for it, and the Service
+and Deployments concerned before traffic moves or a Deployment goes. What the API server refuses becomes data
+(ApplyFailure) for the next decision; what shows that our cache was behind refreshes the cache and asks for a
+new decision instead of guessing. Every answer is written through to the cache, so the next decision sees it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from agent_operator.api.names import LABEL_MANAGED_BY, LABEL_REVISION
+from agent_operator.core import naming
 from agent_operator.core.plan import Apply, Delete
+from agent_operator.core.reading import text
 from agent_operator.core.snapshot import ApplyFailure, FailureKind
 from agent_operator.observability.metrics import Metrics
-from agent_operator.shell.kinds import AGENT, Kind, kind_of
+from agent_operator.shell.kinds import AGENT, AGENT_LABEL, DEPLOYMENT, SERVICE, Kind, kind_of
 from agent_operator.shell.kube import (
+    FIELD_MANAGER,
     AlreadyExistsError,
     ConflictError,
     ForbiddenError,
@@ -35,10 +40,6 @@ PERMANENT: frozenset[FailureKind] = frozenset({"Invalid"})
 """Failures that repeating cannot mend: only a change of an object can."""
 
 
-class FencedError(KubeError):
-    """The lease is no longer certainly ours, so nothing may be written."""
-
-
 @dataclass(slots=True)
 class Written:
     """What became of a plan's writes."""
@@ -47,18 +48,17 @@ class Written:
     writes: int = 0
     stale: str = ""
     """Why the cache was behind and the plan was given up, empty when it was not."""
+    basis: dict[tuple[Kind, str], str | None] = field(default_factory=dict)
+    """Versions of the children on which the plan was made, our own writes of it included."""
 
 
 class Executor:
-    """Writes for one operator process. `may_write` is asked before every single write."""
+    """Writes for one operator process. Whether it may is the business of `kube`, at every single attempt."""
 
-    def __init__(
-        self, kube: Kube, store: Store, metrics: Metrics, may_write: Callable[[], bool] = lambda: True
-    ) -> None:
+    def __init__(self, kube: Kube, store: Store, metrics: Metrics) -> None:
         self._kube = kube
         self._store = store
         self._metrics = metrics
-        self._may_write = may_write
 
     async def write(self, agent: Object, writes: Sequence[Apply | Delete]) -> Written:
         """Carry out writes in order.
@@ -70,10 +70,14 @@ class Executor:
             KubeError: the API server is unavailable; nothing is known, try again later.
             FencedError: leadership ended in between.
         """
-        result = Written()
-        if any(isinstance(w, Apply) and w.uid is None for w in writes):
-            result.stale = await self._stale_agent(agent)
+        # Taken before the first request: while one is under way the cache goes on, the plan does not.
+        children = self._store.indexed(("owner", agent["metadata"]["uid"]))
+        result = Written(basis={_place(child): _version(child) for child in children})
+        if writes:
+            result.stale = await self._superseded(agent)
         for write in writes:
+            if not result.stale:
+                result.stale = await self._outdated(agent, write, result.basis)
             if result.stale:
                 break
             if isinstance(write, Delete):
@@ -98,7 +102,6 @@ class Executor:
             "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
             "status": status,
         }
-        self._fence()
         try:
             live = await self._kube.apply(body, subresource="status")
         except (NotFoundError, ConflictError):
@@ -108,31 +111,33 @@ class Executor:
         self._store.put(live, live=True)
         return True
 
-    async def _stale_agent(self, agent: Object) -> str:
-        """Read the agent itself before creating anything, so a missed deletion resurrects nothing."""
-        meta = agent["metadata"]
-        live = await self._refresh(AGENT, meta["namespace"], meta["name"], meta["uid"])
-        if live is None or live["metadata"]["uid"] != meta["uid"]:
-            return "the AgentDeployment is gone"
-        if live["metadata"].get("generation") != meta.get("generation"):
-            return "the AgentDeployment has a newer spec"
-        if live["metadata"].get("deletionTimestamp") and not meta.get("deletionTimestamp"):
-            return "the AgentDeployment is being deleted"
-        return ""
-
     async def _create(self, agent: Object, write: Apply, result: Written) -> None:
+        """Make what is not there. Nobody else's object is touched, whatever its name.
+
+        It is looked at first, since an apply also merges into objects that contradict it nowhere, and since
+        a child of ours that the cache had missed says how it is to be.
+        """
         kind, meta = kind_of(write.object), write.object["metadata"]
+        live = await self._live(kind, meta["namespace"], meta["name"])
+        if live is not None and not _orphan(live, agent):
+            self._found(agent, kind, live, result)
+            return
         try:
-            live = await self._kube.get(kind, meta["namespace"], meta["name"])
-        except NotFoundError:
             # Not forced: whoever takes the name in this very moment makes it a conflict, not a victim.
             await self._apply(write, write.object, result, force=False)
-            return
+        except ConflictError:
+            live = await self._live(kind, meta["namespace"], meta["name"])
+            if live is None:
+                result.stale = f"{kind.kind} {meta['name']} has gone in this moment"
+            else:
+                self._found(agent, kind, live, result)
+
+    def _found(self, agent: Object, kind: Kind, live: Object, result: Written) -> None:
         if (controller_of(live) or {}).get("uid") == agent["metadata"]["uid"]:
             self._store.put(live, live=True)
-            result.stale = f"{kind.kind} {meta['name']} exists already"
-            return
-        result.failures.append(_taken(agent, kind, live))
+            result.stale = f"{kind.kind} {live['metadata']['name']} exists already"
+        else:
+            result.failures.append(_taken(agent, kind, live))
 
     async def _update(self, write: Apply, result: Written) -> None:
         body = {**write.object, "metadata": {**write.object["metadata"], "uid": write.uid}}
@@ -140,14 +145,15 @@ class Executor:
 
     async def _apply(self, write: Apply, body: Object, result: Written, *, force: bool) -> None:
         kind, meta = kind_of(body), body["metadata"]
-        self._fence()
         try:
             if write.replacement is None:
                 live = await self._kube.apply(body, force=force)
             else:
                 live = await self._kube.replace(write.replacement)
         except (ConflictError, NotFoundError) as error:
-            if isinstance(error, NotFoundError) and write.uid is None:
+            if write.uid is None:
+                if isinstance(error, ConflictError):
+                    raise
                 result.failures.append(_refused(kind, meta["name"], error))  # no such namespace or kind
                 return
             await self._refresh(kind, meta["namespace"], meta["name"], write.uid or "")
@@ -157,12 +163,12 @@ class Executor:
         else:
             self._wrote("apply", kind)
             result.writes += 1
+            result.basis[_place(live)] = _version(live)
             self._store.put(live, live=True)
             logger.info("applied %s %s: %s", kind.kind, meta["name"], write.reason)
 
     async def _delete(self, write: Delete, result: Written) -> None:
         kind = kind_of({"apiVersion": write.api_version, "kind": write.kind})
-        self._fence()
         try:
             remaining = await self._kube.delete(kind, write.namespace, write.name, uid=write.uid)
         except (NotFoundError, ConflictError):
@@ -174,6 +180,7 @@ class Executor:
             return
         self._wrote("delete", kind)
         result.writes += 1
+        result.basis.pop((kind, write.name), None)
         logger.info("deleted %s %s: %s", kind.kind, write.name, write.reason)
         if remaining is None:
             self._store.remove(kind, write.namespace, write.name, uid=write.uid)
@@ -182,20 +189,86 @@ class Executor:
 
     async def _refresh(self, kind: Kind, namespace: str, name: str, uid: str) -> Object | None:
         """Make the cache agree with the API server about one object."""
-        try:
-            live = await self._kube.get(kind, namespace, name)
-        except NotFoundError:
+        live = await self._live(kind, namespace, name)
+        if live is None:
             self._store.remove(kind, namespace, name, uid=uid)
-            return None
-        self._store.put(live, live=True)
+        else:
+            self._store.put(live, live=True)
         return live
 
-    def _fence(self) -> None:
-        if not self._may_write():
-            raise FencedError("the lease is no longer certainly ours")
+    async def _live(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        try:
+            return await self._kube.get(kind, namespace, name)
+        except NotFoundError:
+            return None
+
+    async def _superseded(self, agent: Object) -> str:
+        """Read the agent itself before anything is written for it: it may be gone or say something else."""
+        meta = agent["metadata"]
+        live = await self._refresh(AGENT, meta["namespace"], meta["name"], meta["uid"])
+        if live is None:
+            return "the AgentDeployment is gone"
+        if live["metadata"].get("resourceVersion") != meta.get("resourceVersion"):
+            return "the AgentDeployment has changed"
+        return ""
+
+    async def _outdated(
+        self, agent: Object, write: Apply | Delete, basis: dict[tuple[Kind, str], str | None]
+    ) -> str:
+        """Read again what a write that may hurt was decided on; what had changed, empty if nothing.
+
+        Moving the Service and deleting a Deployment are right only because of what other objects say. No
+        precondition spans two objects, and a watch may be late or a list old.
+        """
+        name = agent["metadata"]["name"]
+        concerned = _concerned_deployments(name, write)
+        if not concerned:
+            return ""
+        service = await self._read_again(SERVICE, agent, naming.agent_stem(name))
+        if selected := text(service, "spec", "selector", LABEL_REVISION):
+            concerned.add(naming.revisioned(name, selected))
+        live = {(SERVICE, naming.agent_stem(name)): service}
+        for deployment in sorted(concerned):
+            live[DEPLOYMENT, deployment] = await self._read_again(DEPLOYMENT, agent, deployment)
+        changed = [place for place, obj in live.items() if _version(obj) != basis.get(place)]
+        return f"{changed[0][0].kind} {changed[0][1]} has changed" if changed else ""
+
+    async def _read_again(self, kind: Kind, agent: Object, name: str) -> Object | None:
+        """A child as it is now, None if there is none or somebody else has its name."""
+        namespace = agent["metadata"]["namespace"]
+        known = self._store.get(kind, namespace, name)
+        live = await self._refresh(kind, namespace, name, text(known, "metadata", "uid"))
+        ours = live is not None and (controller_of(live) or {}).get("uid") == agent["metadata"]["uid"]
+        return live if ours else None
 
     def _wrote(self, verb: str, kind: Kind) -> None:
         self._metrics.writes.labels(verb, kind.kind).inc()
+
+
+def _place(obj: Object) -> tuple[Kind, str]:
+    return kind_of(obj), obj["metadata"]["name"]
+
+
+def _version(obj: Object | None) -> str | None:
+    return obj["metadata"].get("resourceVersion") if obj is not None else None
+
+
+def _concerned_deployments(agent: str, write: Apply | Delete) -> set[str]:
+    """The Deployments whose readiness a write depends on, the serving one aside; none: it hurts nobody."""
+    if isinstance(write, Delete):
+        return {write.name} if write.kind == DEPLOYMENT.kind else set()
+    if write.uid is None or write.object["kind"] != SERVICE.kind:
+        return set()
+    return {naming.revisioned(agent, text(write.object, "spec", "selector", LABEL_REVISION))}
+
+
+def _orphan(live: Object, agent: Object) -> bool:
+    """Whether an object was made for this agent's name and left behind on purpose (--cascade=orphan)."""
+    labels = live["metadata"].get("labels") or {}
+    ours = (
+        labels.get(AGENT_LABEL) == agent["metadata"]["name"] and labels.get(LABEL_MANAGED_BY) == FIELD_MANAGER
+    )
+    return ours and controller_of(live) is None
 
 
 def _taken(agent: Object, kind: Kind, live: Object) -> ApplyFailure:

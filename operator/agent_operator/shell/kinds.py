@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 API_GROUP = "agentoperator.dev"
 AGENT_LABEL = "agentoperator.dev/agent"
+SHARD_LABEL = "agentoperator.dev/shard"
 
 
 class Kind(NamedTuple):
@@ -44,13 +45,12 @@ AGENT = Kind("agentoperator.dev/v1alpha1", "AgentDeployment", "agentdeployments"
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 SERVICE = Kind("v1", "Service", "services")
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
-SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 POD = Kind("v1", "Pod", "pods")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 EVENT = Kind("events.k8s.io/v1", "Event", "events")
 
-CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, SERVICE_ACCOUNT, DISRUPTION_BUDGET)
+CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET)
 WATCHED = (AGENT, *CHILDREN, POD)
 """What is listed and watched; all but AGENT only where AGENT_LABEL exists."""
 
@@ -70,6 +70,12 @@ def kind_of(obj: Mapping[str, Any]) -> Kind:
         raise LookupError(f"kind {name[1]!r} of {name[0]!r} is not in the table of kinds") from None
 
 
-def selector_of(kind: Kind) -> str:
-    """Label selector, applied by the API server, under which a kind is listed and watched."""
-    return "" if kind == AGENT else AGENT_LABEL
+def selector_of(kind: Kind, shard: str | None = None) -> str:
+    """Label selector, applied by the API server, under which a kind is listed and watched.
+
+    `shard`: only what has this shard's label, "" for what has none; None for everything.
+    """
+    chosen = [] if kind == AGENT else [AGENT_LABEL]
+    if shard is not None:
+        chosen.append(f"{SHARD_LABEL}={shard}" if shard else f"!{SHARD_LABEL}")
+    return ",".join(chosen)

@@ -27,11 +27,18 @@ class Key(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
+class ReadyState(NamedTuple):
+    """Status and reason of an agent's Ready condition: agents are counted by it."""
+
+    status: str
+    reason: str
+
+
 class Store(Protocol):
     """What the shell needs of a cache."""
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
-        """The cached object or None. Must not be mutated."""
+        """The cached object or None."""
 
     def indexed(self, value: Hashable) -> Iterable[Object]:
         """All objects for which `index_values` gave this value."""
@@ -73,7 +80,13 @@ def key_of(obj: Mapping[str, Any]) -> Key | None:
 
 
 def index_values(obj: Mapping[str, Any]) -> Iterable[Hashable]:
-    """Under which values the cache finds an object: children by owner's uid, pods by agent's name."""
+    """Under which values the cache finds an object: children by owner's uid, pods by agent's name, agents by
+    their Ready condition."""
+    if obj.get("kind") == AGENT.kind:
+        conditions = (obj.get("status") or {}).get("conditions") or ()
+        ready: Mapping[str, str] = next((c for c in conditions if c.get("type") == "Ready"), {})
+        yield ReadyState(ready.get("status", "Unknown"), ready.get("reason", "Pending"))
+        return
     reference = owning_agent(obj)
     if reference is not None:
         yield ("owner", reference.get("uid"))

@@ -22,6 +22,7 @@ class Candidate:
 
     def __init__(self, server: FakeApiServer, identity: str, skew_seconds: float = 0) -> None:
         self.kube: FakeKube = server.client()
+        self.slept_seconds = 0.0
         self.elector = LeaderElector(
             self.kube,
             namespace="ops",
@@ -29,6 +30,7 @@ class Candidate:
             identity=identity,
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=clock() + skew_seconds),
             jitter=lambda: 0.5,
+            clock=lambda: clock() + self.slept_seconds,
         )
         self.led_at: float | None = None
         self.lost_at: float | None = None
@@ -88,7 +90,7 @@ def test_of_two_that_create_at_the_same_moment_one_wins() -> None:
     two(scenario)
 
 
-def test_after_a_kill_the_standby_leads_within_lease_and_retry_time() -> None:
+def test_after_a_kill_the_standby_leads_when_the_lease_it_saw_expires() -> None:
     async def scenario(server: FakeApiServer, a: Candidate, b: Candidate) -> None:
         leader = a.start()
         await asyncio.sleep(0.1)
@@ -98,7 +100,9 @@ def test_after_a_kill_the_standby_leads_within_lease_and_retry_time() -> None:
         leader.cancel()  # no release: like kill -9
         await asyncio.sleep(30)
         assert b.led_at is not None
-        assert 12 <= b.led_at - killed_at <= 17.5
+        renewed_at = 100.0  # every 2 s; the standby sees it one look later at most, and looks every 0.6 s
+        assert 15 <= b.led_at - renewed_at <= 15.7
+        assert b.led_at - killed_at <= 15.7
         assert server.objects[LEASE, "ops", "agent-operator"]["spec"]["leaseTransitions"] == 1
 
     two(scenario)
@@ -117,7 +121,65 @@ def test_a_released_lease_is_taken_over_at_the_next_look() -> None:
         released_at = clock()
         await asyncio.sleep(30)
         assert b.led_at is not None
-        assert b.led_at - released_at <= 2.4
+        assert b.led_at - released_at <= 0.7
+
+    two(scenario)
+
+
+@pytest.mark.parametrize("killed_after", [100.0, 100.7, 101.3, 101.9])
+def test_no_moment_of_the_kill_makes_the_takeover_longer(killed_after: float) -> None:
+    async def scenario(_: FakeApiServer, a: Candidate, b: Candidate) -> None:
+        leader = a.start()
+        await asyncio.sleep(0.33)
+        b.start()
+        await asyncio.sleep(killed_after - 0.33)
+        leader.cancel()
+        await asyncio.sleep(30)
+        assert b.led_at is not None
+        assert 13 <= b.led_at - killed_after <= 15.7
+
+    two(scenario)
+
+
+def test_a_standby_looks_three_times_in_a_retry_time_and_no_more() -> None:
+    async def scenario(server: FakeApiServer, a: Candidate, b: Candidate) -> None:
+        a.start()
+        await asyncio.sleep(10)
+        a.kube.down = True  # silent, and well within its lease
+        server.log.clear()
+        b.start()
+        await asyncio.sleep(9)
+        assert 13 <= len(server.log) <= 18
+        assert {verb for verb, *_ in server.log} == {"get"}
+
+    two(scenario)
+
+
+def test_a_machine_that_slept_through_its_lease_may_not_write_when_it_wakes_up() -> None:
+    async def scenario(_: FakeApiServer, a: Candidate, b: Candidate) -> None:
+        a.start()
+        await asyncio.sleep(100)
+        assert a.elector.write_seconds() > 0
+        a.slept_seconds = 11  # the loop's own clock stood still
+        assert not a.elector.leads()
+        assert a.elector.write_seconds() == 0
+        await asyncio.sleep(3)
+        assert a.lost_at is not None
+
+    two(scenario)
+
+
+def test_a_write_is_given_the_time_until_others_may_write() -> None:
+    async def scenario(_: FakeApiServer, a: Candidate, b: Candidate) -> None:
+        assert a.elector.write_seconds() == 0
+        a.start()
+        await asyncio.sleep(0.1)
+        assert 14.8 <= a.elector.write_seconds() <= 15
+        a.kube.down = True
+        await asyncio.sleep(9.8)
+        assert 5 <= a.elector.write_seconds() <= 5.2
+        await asyncio.sleep(0.2)
+        assert a.elector.write_seconds() == 0
 
     two(scenario)
 
@@ -217,11 +279,16 @@ def test_whatever_clocks_and_networks_do_there_are_never_two_leaders(
         for candidate, latency in zip(both.values(), latencies, strict=True):
             candidate.kube.latency = latency
         tasks = [asyncio.create_task(live_for_ever(candidate)) for candidate in both.values()]
+        write_ends = dict.fromkeys(both, 0.0)  # of the longest write either could have begun
         for pause, name, down in cuts:
             both[name].kube.down = down
             for _ in range(int(pause / 0.5) + 1):
                 await asyncio.sleep(0.5)
-                assert [c.elector.leads() for c in both.values()].count(True) <= 1
+                leaders = [key for key, c in both.items() if c.elector.leads()]
+                assert len(leaders) <= 1
+                for key, candidate in both.items():
+                    write_ends[key] = max(write_ends[key], clock() + candidate.elector.write_seconds())
+                    assert all(clock() >= write_ends[key] for other in leaders if other != key)
         for task in tasks:
             task.cancel()
 

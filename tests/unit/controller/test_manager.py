@@ -26,6 +26,8 @@ from tests.fakes.virtual_time import run_virtual
 class Done:
     retry: bool = False
     requeue_after: float | None = None
+    patient: bool = False
+    repeated: bool = False
 
 
 class Bench:

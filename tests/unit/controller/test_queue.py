@@ -36,6 +36,8 @@ class QueueHistory(RuleBasedStateMachine):
         """Keys that were added after they were last taken."""
         self.delays: dict[str, float] = {}
         self.working: set[str] = set()
+        self.rests: dict[str, float] = {}
+        """When each resting key may be taken again."""
 
     @rule(key=KEYS, priority=st.sampled_from(Priority))
     def add(self, key: str, priority: Priority) -> None:
@@ -52,6 +54,7 @@ class QueueHistory(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         self.queue.promote(self.now)
+        self.rests = {key: until for key, until in self.rests.items() if until > self.now}
         for key in [k for k, due in self.delays.items() if due <= self.now]:
             del self.delays[key]
             self.owed.add(key)
@@ -60,11 +63,13 @@ class QueueHistory(RuleBasedStateMachine):
     def take(self) -> None:
         taken = self.queue.pop(self.now)
         if taken is None:
-            assert self.owed <= self.working, "a key that is owed and idle must be handed out"
+            busy = self.working | self.rests.keys()
+            assert self.owed <= busy, "a key that is owed and idle must be handed out"
             return
         key, waited = taken
         assert key in self.owed, "only what was added is handed out"
         assert key not in self.working, "a key is never worked on twice at once"
+        assert key not in self.rests, "a key that rests is not handed out"
         assert waited >= 0
         self.owed.discard(key)
         self.working.add(key)
@@ -73,16 +78,19 @@ class QueueHistory(RuleBasedStateMachine):
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.working)))
-        self.queue.done(key, self.now)
+        rest = data.draw(st.sampled_from([0.0, 0.3, 20.0]))
+        self.queue.done(key, self.now, rest)
         self.working.discard(key)
+        if rest:
+            self.rests[key] = self.now + rest
 
     @invariant()
     def depth_counts_what_could_be_taken_now(self) -> None:
-        assert self.queue.depth() == len(self.owed - self.working)
+        assert self.queue.depth() == len(self.owed - self.working - self.rests.keys())
 
     @invariant()
-    def the_next_timer_is_the_earliest_delay(self) -> None:
-        assert self.queue.next_due() == min(self.delays.values(), default=None)
+    def the_next_timer_is_the_earliest_delay_or_rest(self) -> None:
+        assert self.queue.next_due() == min([*self.delays.values(), *self.rests.values()], default=None)
 
 
 TestQueueHistory = QueueHistory.TestCase
@@ -118,6 +126,14 @@ def test_changes_overtake_the_initial_list() -> None:
     order = [queue.pop(0.0) for _ in range(4)]
     assert [key for key, _ in filter(None, order)] == ["changed", "listed-3", "listed-1", "listed-2"]
     assert queue.pop(0.0) is None
+
+
+def test_who_waits_behind_changes_goes_first_once_it_has_waited_ten_seconds_longer() -> None:
+    queue: KeyQueue[str] = KeyQueue()
+    queue.add("patient", 0.0, Priority.LOW)
+    queue.add("early", 9.9)
+    queue.add("late", 10.1)
+    assert [taken[0] for _ in range(3) if (taken := queue.pop(11.0))] == ["early", "patient", "late"]
 
 
 def test_of_several_delays_the_earliest_counts() -> None:

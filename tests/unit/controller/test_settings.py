@@ -18,7 +18,7 @@ def test_only_the_runtime_image_must_be_given() -> None:
     assert settings.watch_namespaces == ()
     assert settings.leader_elect is True
     assert (settings.lease_seconds, settings.renew_seconds, settings.retry_seconds) == (15, 10, 2)
-    assert (settings.http_port, settings.workers) == (8080, 8)
+    assert (settings.http_port, settings.workers) == (8080, 16)
 
 
 def test_flags_win_over_variables() -> None:

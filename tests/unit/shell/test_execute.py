@@ -10,8 +10,8 @@ import pytest
 from agent_operator.controller.cache import Cache
 from agent_operator.core.plan import Apply, Delete
 from agent_operator.observability.metrics import Metrics
-from agent_operator.shell.execute import Executor, FencedError, Written
-from agent_operator.shell.kinds import AGENT, CONFIG_MAP, SERVICE
+from agent_operator.shell.execute import Executor, Written
+from agent_operator.shell.kinds import AGENT, AGENT_LABEL, CONFIG_MAP, DEPLOYMENT, SERVICE
 from agent_operator.shell.kube import (
     ForbiddenError,
     InternalError,
@@ -39,8 +39,7 @@ class Bench:
         self.server = FakeApiServer()
         self.cache = Cache(trim=trim, index_values=index_values)
         self.metrics = Metrics()
-        self.may_write = True
-        self.executor = Executor(self.server.client(), self.cache, self.metrics, lambda: self.may_write)
+        self.executor = Executor(self.server.client(), self.cache, self.metrics)
         self.agent = self.server.add(agent_object())
         self.cache.put(self.agent)
 
@@ -75,7 +74,9 @@ def update(obj: dict[str, Any], uid: str) -> Apply:
 
 def delete(obj: dict[str, Any], uid: str | None = None) -> Delete:
     meta = obj["metadata"]
-    return Delete("v1", obj["kind"], meta["namespace"], meta["name"], uid or meta["uid"], "it is old")
+    return Delete(
+        obj["apiVersion"], obj["kind"], meta["namespace"], meta["name"], uid or meta["uid"], "it is old"
+    )
 
 
 def test_a_missing_child_is_created_and_the_cache_knows_it_at_once() -> None:
@@ -126,6 +127,33 @@ def test_a_child_the_cache_had_missed_is_adopted_without_a_write() -> None:
     assert bench.children == ["geo"]
 
 
+def test_what_was_left_behind_on_purpose_is_taken_up_again() -> None:
+    bench = Bench()
+    labels = {AGENT_LABEL: "geo", "app.kubernetes.io/managed-by": "agent-operator"}
+    wanted = bench.child(spec={"ports": []})
+    wanted["metadata"]["labels"] = labels
+    bench.write(create(wanted))
+    orphan = bench.server.edit(SERVICE, "ns", "geo", lambda o: o["metadata"].update(ownerReferences=[]))
+    bench.cache.put(orphan)
+    assert bench.children == []
+    result = bench.write(create(wanted))
+    assert (result.writes, result.failures, result.stale) == (1, [], "")
+    assert bench.children == ["geo"]
+
+
+def test_before_it_is_made_a_child_is_looked_for_and_before_all_the_agent() -> None:
+    bench = Bench()
+    bench.write(create(bench.child("geo-cfg", kind="ConfigMap")), create(bench.child()))
+    asked = [(verb, kind) for verb, kind, _ in bench.server.log]
+    assert asked == [
+        ("get", "AgentDeployment"),
+        ("get", "ConfigMap"),
+        ("apply", "ConfigMap"),
+        ("get", "Service"),
+        ("apply", "Service"),
+    ]
+
+
 def test_a_deleted_agent_the_cache_still_has_gets_no_children_back() -> None:
     bench = Bench()
     bench.server.drop(AGENT, "ns", "geo")
@@ -135,15 +163,35 @@ def test_a_deleted_agent_the_cache_still_has_gets_no_children_back() -> None:
     assert bench.cache.get(AGENT, "ns", "geo") is None
 
 
-def test_a_newer_spec_of_the_agent_is_decided_on_before_anything_is_created() -> None:
+def test_a_changed_agent_is_decided_on_anew_before_anything_is_written() -> None:
     bench = Bench()
     bench.server.edit(AGENT, "ns", "geo", lambda o: o["spec"].update(replicas=2))
     result = bench.write(create(bench.child()))
-    assert "newer spec" in result.stale
+    assert "has changed" in result.stale
     assert bench.server.writes() == []
     cached = bench.cache.get(AGENT, "ns", "geo")
     assert cached is not None
     assert cached["spec"] == {"replicas": 2}
+
+
+def test_a_deployment_that_is_not_as_it_was_when_its_end_was_decided_stays() -> None:
+    bench = Bench()
+    bench.existing()  # the Service
+    doomed = bench.existing("geo-b7bbbbbb", kind="Deployment", apiVersion="apps/v1")
+    bench.server.edit(DEPLOYMENT, "ns", "geo-b7bbbbbb", lambda o: o.update(status={"readyReplicas": 1}))
+    result = bench.write(delete(doomed))
+    assert "geo-b7bbbbbb has changed" in result.stale
+    assert (DEPLOYMENT, "ns", "geo-b7bbbbbb") in bench.server.objects
+    seen = bench.cache.get(DEPLOYMENT, "ns", "geo-b7bbbbbb")
+    assert seen is not None
+    assert seen["status"] == {"readyReplicas": 1}
+
+
+def test_the_status_of_a_deleted_agent_is_not_written_and_the_cache_forgets_it() -> None:
+    bench = Bench()
+    bench.server.drop(AGENT, "ns", "geo")
+    assert not asyncio.run(bench.executor.write_status(bench.agent, {"replicas": 1}))
+    assert bench.cache.get(AGENT, "ns", "geo") is None
 
 
 def test_an_update_carries_the_uid_so_a_recreated_stranger_is_a_conflict() -> None:
@@ -222,18 +270,6 @@ def test_an_unavailable_server_is_an_error_to_retry_not_a_refusal() -> None:
     bench.server.fail("apply", "Service", UnavailableError("503"))
     with pytest.raises(UnavailableError):
         bench.write(create(bench.child()))
-
-
-def test_without_the_lease_nothing_is_written() -> None:
-    bench = Bench()
-    old = bench.existing()
-    bench.may_write = False
-    for write in (create(bench.child("new")), update(bench.child(), old["metadata"]["uid"]), delete(old)):
-        with pytest.raises(FencedError):
-            bench.write(write)
-    with pytest.raises(FencedError):
-        asyncio.run(bench.executor.write_status(bench.agent, {"replicas": 1}))
-    assert bench.server.writes() == []
 
 
 def test_a_status_replaces_what_we_said_before_and_leaves_the_spec_alone() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from aiohttp import web
@@ -14,8 +16,8 @@ from aiohttp.test_utils import TestServer
 from kubernetes.aio.client.configuration import Configuration
 
 from agent_operator.observability.metrics import Metrics
-from agent_operator.shell.connection import Connection, NoClusterError, load_configuration
-from agent_operator.shell.http_kube import HttpKube
+from agent_operator.shell.connection import Connection
+from agent_operator.shell.http_kube import Fence, FencedError, HttpKube
 from agent_operator.shell.kinds import AGENT, EVENT, SERVICE
 from agent_operator.shell.kube import (
     AlreadyExistsError,
@@ -23,10 +25,12 @@ from agent_operator.shell.kube import (
     ForbiddenError,
     InternalError,
     InvalidError,
+    Kube,
     KubeError,
     NotFoundError,
     UnavailableError,
 )
+from agent_operator.shell.kubeconfig import KubeconfigCredentials
 
 OBJECT = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "ns"}}
 
@@ -38,12 +42,15 @@ class Script:
         self.answers = list(answers)
         self.requests: list[tuple[str, str, dict[str, str], Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         text = await request.text()
         body = json.loads(text) if text else None
         self.requests.append((request.method, request.path, dict(request.query), body))
         self.headers.append(dict(request.headers))
+        await self.may_answer.wait()
         status, answer, *headers = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if status == 0:
             assert request.transport is not None
@@ -52,7 +59,12 @@ class Script:
         return web.json_response(answer, status=status, headers=headers[0] if headers else None)
 
 
-Start = Callable[[Script], Awaitable[HttpKube]]
+class Start(Protocol):
+    """Serves a script and gives a client of it, with so many connections and a fence of its own."""
+
+    def __call__(
+        self, script: Script, fence: Fence | None = None, connections: int = 32
+    ) -> Awaitable[HttpKube]: ...
 
 
 @pytest.fixture
@@ -64,16 +76,18 @@ def metrics() -> Metrics:
 async def start(metrics: Metrics) -> AsyncIterator[Start]:
     opened: list[Any] = []
 
-    async def serve(script: Script) -> HttpKube:
+    async def serve(script: Script, fence: Fence | None = None, connections: int = 32) -> HttpKube:
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", script.handle)
         server = TestServer(app)
         await server.start_server()
         configuration: Any = Configuration(host=str(server.make_url("/")))
         configuration.api_key["BearerToken"] = "bearer s3cret"
-        connection = Connection(configuration, metrics)
+        connection = Connection(KubeconfigCredentials(configuration), metrics)
+        await connection.close()
+        connection.session = connection.new_session(limit=connections)
         opened.extend((connection, server))
-        return HttpKube(connection, jitter=lambda: 0.0)
+        return HttpKube(connection, fence=fence, jitter=lambda: 0.0)
 
     yield serve
     for closable in opened:
@@ -201,6 +215,104 @@ async def test_a_create_whose_answer_was_lost_is_not_repeated(start: Start) -> N
     assert len(script.requests) == 1
 
 
+WRITES: dict[str, Callable[[HttpKube], Coroutine[Any, Any, Any]]] = {
+    "create": lambda kube: kube.create(OBJECT),
+    "replace": lambda kube: kube.replace(OBJECT),
+    "apply": lambda kube: kube.apply(OBJECT),
+    "apply a status": lambda kube: kube.apply(OBJECT, subresource="status"),
+    "delete": lambda kube: kube.delete(SERVICE, "ns", "web", uid="u1"),
+}
+
+
+def test_no_verb_is_forgotten_here() -> None:
+    verbs = {name for name in vars(Kube) if not name.startswith("_")}
+    assert {name.split()[0] for name in WRITES} == verbs - {"get", "list"}
+
+
+async def test_without_the_lease_nothing_is_written_and_everything_can_be_read(start: Start) -> None:
+    script = Script((200, {"metadata": {}, "items": []}))
+    kube = await start(script, fence=lambda: 0.0)
+    for verb, write in WRITES.items():
+        with pytest.raises(FencedError):
+            await write(kube)
+        assert script.requests == [], verb
+    await kube.get(SERVICE, "ns", "web")
+    await kube.list(SERVICE)
+    assert [method for method, *_ in script.requests] == ["GET", "GET"]
+
+
+async def test_a_write_is_not_repeated_once_the_lease_is_lost(start: Start) -> None:
+    granted = [15.0]
+    script = Script((503, {}), (200, OBJECT))
+    kube = await start(script, fence=lambda: granted[0])
+    call = asyncio.create_task(kube.apply(OBJECT))
+    while not script.requests:
+        await asyncio.sleep(0)
+    granted[0] = 0.0
+    with pytest.raises(FencedError):
+        await call
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("verb", WRITES)
+async def test_a_write_that_waited_for_a_connection_asks_again_before_its_bytes_leave(
+    start: Start, verb: str
+) -> None:
+    granted = [15.0]
+    script = Script((200, OBJECT))
+    script.may_answer.clear()
+    kube = await start(script, fence=lambda: granted[0], connections=1)
+    read = asyncio.create_task(kube.get(SERVICE, "ns", "web"))
+    while not script.requests:
+        await asyncio.sleep(0)
+    write = asyncio.create_task(WRITES[verb](kube))
+    await asyncio.sleep(0.05)  # it waits for the only connection now
+    granted[0] = 3.0  # as much as was granted, less what the wait took, is too little for what was promised
+    script.may_answer.set()
+    assert await read == OBJECT
+    with pytest.raises(FencedError):
+        await write
+    granted[0] = 15.0
+    await kube.apply(OBJECT)
+    assert [method for method, *_ in script.requests] == ["GET", "PATCH"]
+
+
+async def test_the_server_is_told_how_long_it_may_work_on_a_write(start: Start) -> None:
+    script = Script((200, OBJECT))
+    for granted, told in ((5.0, "4.000s"), (12.5, "10.000s"), (500.0, "15.000s")):
+        kube = await start(script, fence=lambda granted=granted: granted)  # type: ignore[misc]
+        await kube.apply(OBJECT)
+        assert script.requests[-1][2]["timeout"] == told
+        await kube.get(SERVICE, "ns", "web")
+        assert "timeout" not in script.requests[-1][2]
+
+
+async def test_a_write_gives_up_before_somebody_else_may_write(start: Start) -> None:
+    script = Script((200, OBJECT))
+    script.may_answer.clear()
+    kube = await start(script, fence=lambda: 0.25)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(UnavailableError):
+        await kube.apply(OBJECT)
+    assert loop.time() - began >= 0.2
+    assert len(script.requests) == 1
+    script.may_answer.set()
+
+
+async def test_a_write_given_up_is_discarded_wherever_it_is(metrics: Metrics) -> None:
+    # A server that accepts and does not read, as when nothing gets through any more.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        configuration: Any = Configuration(host=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        connection = Connection(KubeconfigCredentials(configuration), metrics)
+        with pytest.raises(UnavailableError):
+            await HttpKube(connection, fence=lambda: 0.25).apply(OBJECT)
+        await connection.close()
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
+
+
 async def test_requests_are_counted_by_code_method_and_host(start: Start, metrics: Metrics) -> None:
     kube = await start(Script((404, {}), (200, OBJECT)))
     with pytest.raises(NotFoundError):
@@ -215,12 +327,16 @@ async def test_requests_are_counted_by_code_method_and_host(start: Start, metric
     assert samples == {("404", "GET"): 1, ("200", "GET"): 1}
 
 
-async def test_without_credentials_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setattr("agent_operator.shell.connection.kube_config.load_kube_config", _no_config)
-    with pytest.raises(NoClusterError, match="KUBECONFIG"):
-        await load_configuration()
-
-
-async def _no_config(**_: Any) -> None:
-    raise FileNotFoundError("no such file: config")
+@pytest.mark.parametrize(
+    "message",
+    [
+        "failed to create typed patch object (ns/web; /v1, Kind=Service): .spec.portz: unknown",
+        "failed to convert new object (ns/web; /v1, Kind=Service) to typed",
+    ],
+)
+async def test_a_field_that_does_not_exist_is_invalid_although_the_server_calls_it_its_own_fault(
+    start: Start, message: str
+) -> None:
+    kube = await start(Script((500, {"kind": "Status", "message": message})))
+    with pytest.raises(InvalidError, match="failed to"):
+        await kube.apply(OBJECT)

@@ -17,7 +17,7 @@ from agent_operator.shell.execute import Executor
 from agent_operator.shell.kinds import AGENT, POD, SERVICE
 from agent_operator.shell.kube import ForbiddenError, InvalidError, UnavailableError
 from agent_operator.shell.pod_warnings import PodWarnings
-from agent_operator.shell.reconciler import Outcome, Reconciler
+from agent_operator.shell.reconciler import NARRATION_SECONDS, Outcome, Reconciler
 from agent_operator.shell.recorder import Recorder
 from agent_operator.shell.snapshots import Key, index_values
 from tests.fakes.kube import FakeApiServer
@@ -32,6 +32,7 @@ class Bench:
         self.server = FakeApiServer()
         self.cache = Cache(index_values=index_values)
         self.seen: list[Snapshot] = []
+        self.clock = 0.0
         kube, metrics = self.server.client(), Metrics()
 
         def remember(snapshot: Snapshot, _: datetime) -> Plan:
@@ -46,6 +47,7 @@ class Bench:
             decide=remember,
             defaults=Defaults(runtime_image="runtime:1"),
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+            clock=lambda: self.clock,
         )
         meta = {"name": "geo", "namespace": "ns"}
         self.agent = self.server.add(
@@ -75,14 +77,18 @@ def one_service(snapshot: Snapshot) -> Plan:
     if snapshot.agent.get("status") == status:
         status = None
     if snapshot.children:
-        return Plan(status=status)
+        return Plan(status=status, urgent=True)
     write = Apply(service(snapshot), None, "missing")
-    return Plan(writes=(write,), status=status, events=(Event("Normal", "Created", "a Service"),))
+    told = (Event("Normal", "Created", "a Service"),)
+    return Plan(writes=(write,), status=status, urgent=True, events=told)
+
+
+LOOK_ONCE_MORE = Outcome(requeue_after=NARRATION_SECONDS, patient=True)
 
 
 def test_children_come_first_then_the_status_then_the_events() -> None:
     bench = Bench(one_service)
-    assert bench.reconcile() == Outcome(retry=True)
+    assert bench.reconcile() == LOOK_ONCE_MORE
     verbs = [entry[:2] for entry in bench.server.log if entry[0] != "get"]
     assert verbs == [("apply", "Service"), ("apply/status", "AgentDeployment"), ("create", "Event")]
 
@@ -157,7 +163,57 @@ def test_an_agent_that_is_gone_needs_nothing() -> None:
 def test_an_event_that_cannot_be_posted_does_not_fail_the_reconcile() -> None:
     bench = Bench(one_service)
     bench.server.fail("create", "Event", ForbiddenError("namespace is terminating"))
-    assert bench.reconcile() == Outcome(retry=True)
+    assert bench.reconcile() == LOOK_ONCE_MORE
+
+
+def progress(snapshot: Snapshot) -> Plan:
+    """A core that reports how many children there are, and makes one."""
+    status: dict[str, Any] | None = {"children": len(snapshot.children)}
+    status = None if snapshot.agent.get("status") == status else status
+    write = () if snapshot.children else (Apply(service(snapshot), None, "missing"),)
+    return Plan(writes=write, status=status)
+
+
+def statuses(bench: Bench) -> list[tuple[str, str, str]]:
+    return [entry for entry in bench.server.writes() if entry[0] == "apply/status"]
+
+
+def test_a_report_of_progress_waits_a_second_and_says_what_is_true_by_then() -> None:
+    bench = Bench(progress)
+    assert bench.reconcile() == LOOK_ONCE_MORE
+    assert statuses(bench) == []
+    bench.clock = 0.4
+    assert bench.reconcile() == Outcome(requeue_after=NARRATION_SECONDS - 0.4, patient=True)
+    assert statuses(bench) == []
+    bench.clock = 1.0
+    assert bench.reconcile() == Outcome()
+    assert len(statuses(bench)) == 1
+    assert bench.server.objects[AGENT, "ns", "geo"]["status"] == {"children": 1}
+
+
+def test_a_report_that_became_pointless_is_not_written_and_the_next_one_waits_anew() -> None:
+    shown: list[dict[str, Any] | None] = [{"step": 1}, None, {"step": 2}]
+    bench = Bench(lambda _: Plan(status=shown.pop(0)))
+    assert bench.reconcile() == LOOK_ONCE_MORE
+    bench.clock = 0.5
+    assert bench.reconcile() == Outcome()
+    bench.clock = 5.0
+    assert bench.reconcile() == LOOK_ONCE_MORE
+    assert statuses(bench) == []
+
+
+def test_what_is_written_again_for_the_same_spec_is_said_to_be_repeated_and_a_new_spec_is_not() -> None:
+    bench = Bench(lambda snapshot: Plan(writes=(Apply(service(snapshot), None, "missing"),)))
+
+    def lose_the_service() -> None:
+        bench.server.drop(SERVICE, "ns", "geo")
+
+    assert bench.reconcile().repeated is False
+    lose_the_service()
+    assert bench.reconcile().repeated is True
+    lose_the_service()
+    bench.cache.put(bench.server.edit(AGENT, "ns", "geo", lambda agent: agent.update(spec={"replicas": 2})))
+    assert bench.reconcile().repeated is False
 
 
 WAITING = PodReference("ns", "geo-1", "uid-of-geo-1")
@@ -166,7 +222,7 @@ WAITING = PodReference("ns", "geo-1", "uid-of-geo-1")
 def asks_about_a_pod(snapshot: Snapshot) -> Plan:
     """A core that cannot say what a pod waits for without its events."""
     notes = [event["note"] for event in snapshot.warnings]
-    return Plan(status={"waits": notes}, inspect=(WAITING,), requeue_after=5.0)
+    return Plan(status={"waits": notes}, urgent=True, inspect=(WAITING,), requeue_after=5.0)
 
 
 def event(name: str, uid: str, kind: str = "Warning", note: str = 'secret "hub" not found') -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from agent_operator.api.names import API_VERSION, KIND
+from agent_operator.api.names import API_VERSION, KIND, LABEL_SHARD
 from agent_operator.core import naming
 
 
@@ -20,6 +20,13 @@ class Owner:
     name: str
     namespace: str
     uid: str
+    shard: str = ""
+    """The agent's shard label, "" without one."""
+
+    @property
+    def shard_labels(self) -> dict[str, str]:
+        """What the shard adds to the labels of every child and pod."""
+        return {LABEL_SHARD: self.shard} if self.shard else {}
 
 
 def metadata(owner: Owner, name: str, revision: str | None = None) -> dict[str, Any]:
@@ -30,7 +37,7 @@ def metadata(owner: Owner, name: str, revision: str | None = None) -> dict[str, 
     return {
         "name": name,
         "namespace": owner.namespace,
-        "labels": labels,
+        "labels": labels | owner.shard_labels,
         "ownerReferences": [
             {
                 "apiVersion": API_VERSION,

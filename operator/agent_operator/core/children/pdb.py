@@ -1,7 +1,7 @@
 """PodDisruptionBudget of an agent. Layer: core, pure.
 
 The one idea: a drain takes one pod of an agent at a time, and a pod that is not ready does not hold
-up the drain.
+up the drain. An agent of one replica has none: it could forbid nothing.
 """
 
 from __future__ import annotations

@@ -48,7 +48,6 @@ def pod_template(
     """
     volumes = mounted(spec, model, naming.revisioned(owner.name, revision))
     pod: dict[str, Any] = {
-        "serviceAccountName": naming.agent_stem(owner.name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "restartPolicy": "Always",
@@ -60,7 +59,8 @@ def pod_template(
     }
     if tolerations := _tolerations(spec):
         pod["tolerations"] = tolerations
-    template = {"metadata": {"labels": naming.revision_labels(owner.name, revision)}, "spec": pod}
+    labels = naming.revision_labels(owner.name, revision) | owner.shard_labels
+    template = {"metadata": {"labels": labels}, "spec": pod}
     override = spec.template.to_manifest() if spec.template else {}
     return with_overrides(template, override)
 

@@ -26,7 +26,7 @@ from agent_operator.core.reading import mapping, mappings
 
 OWNED_CONTAINER_FIELDS = ("name", "image", "ports")
 OWNED_PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
-OWNED_POD_FIELDS = ("serviceAccountName", "restartPolicy")
+OWNED_POD_FIELDS = ("restartPolicy",)
 OWNED_MOUNTS = (VOLUME_CONFIG, VOLUME_MODEL, VOLUME_SECRETS, VOLUME_API_KEYS)
 _REPLACED_WHOLE = frozenset({"env"})
 """Lists whose entries replace each other: a value merged with a valueFrom is no variable."""
@@ -35,13 +35,15 @@ _REPLACED_WHOLE = frozenset({"env"})
 def with_overrides(template: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
     """`template` with `override` merged in and the operator-owned fields put back.
 
-    Owned (the CRD refuses most of them; an override has no effect): our labels; serviceAccountName,
-    restartPolicy; in the container `runtime` its name, image, ports, probes, device limits, the mounts
-    of configuration, model and secrets; every volume of ours. Two are combined: terminationGracePeriodSeconds
-    is the longer one, tolerations are added to ours. Everything else is the user's: scheduling,
-    security contexts, environment, the mounts at the cache path and /tmp, further containers and
-    volumes, annotations.
+    Owned (the CRD refuses most of them; an override has no effect): our labels; restartPolicy; in
+    the container `runtime` its name, image, ports, probes, device limits, the mounts of configuration, model
+    and secrets; every volume of ours. Two are combined: terminationGracePeriodSeconds is the longer one,
+    tolerations are added to ours. Everything else is the user's: scheduling, ServiceAccount, security
+    contexts, environment, the mounts at the cache path and /tmp, further containers and volumes,
+    annotations.
     """
+    if not override:
+        return dict(template)
     kept: dict[str, Any] = merge(merge(template, override), owned(template))
     tolerations = [*_tolerations(template), *_tolerations(override)]
     if tolerations:
