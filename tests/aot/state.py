@@ -1,0 +1,118 @@
+"""What there is of an agent, in a form that can be compared. Layer: tests.
+
+The one idea: a state without what every write changes (versions, times, uids of owners), so that equal states
+are equal values; and the parts in which two states differ, in the terms of `effects`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from agent_operator.api.names import GROUP
+from tests.aot.cluster import Mirror, Object
+from tests.aot.effects import BUDGET, CONFIG, DEADLINE, REPLICAS, TEMPLATE
+
+_POD = re.compile(r"(-[a-z0-9]{8})-[a-z0-9]{6,10}-[a-z0-9]{5}\b")
+"""Names of pods and their ReplicaSets, which are new each time."""
+_OWN_METADATA = ("name", "labels", "annotations")
+
+
+@dataclass(frozen=True)
+class State:
+    """An agent's children and status at one moment."""
+
+    generation: int
+    observed: int
+    children: dict[str, Any]
+    status: dict[str, Any]
+
+    @property
+    def revision(self) -> str:
+        """The revision that the operator says the specification asks for."""
+        return str(self.status.get("updateRevision", ""))
+
+    @property
+    def ready(self) -> tuple[str, str, str]:
+        """Status, reason and message of condition Ready."""
+        found: tuple[str, str, str] = self.status["conditions"].get("Ready", ("", "", ""))
+        return found
+
+
+def state_of(mirror: Mirror, agent: str) -> State | None:
+    """The agent as the mirror shows it, None where there is none."""
+    found = mirror.agents.get(agent)
+    if found is None:
+        return None
+    status = found.get("status", {})
+    children = {key: _child(child) for key, child in mirror.children[agent].items()}
+    generation = int(found["metadata"]["generation"])
+    return State(generation, int(status.get("observedGeneration", 0)), children, _status(status))
+
+
+def _status(status: Object) -> Object:
+    conditions = {
+        c["type"]: (c["status"], c["reason"], _POD.sub(r"\1-POD", c.get("message", "")))
+        for c in status.get("conditions", ())
+    }
+    diagnoses = sorted(d["reason"] for d in status.get("diagnoses", ()))
+    kept = {k: v for k, v in status.items() if k not in ("observedGeneration", "conditions", "diagnoses")}
+    return {**kept, "conditions": conditions, "diagnoses": diagnoses}
+
+
+def _child(child: Object) -> Object:
+    meta = {key: child["metadata"].get(key) for key in _OWN_METADATA}
+    # The Deployment controller's own annotation counts the templates a Deployment has had.
+    own = {k: v for k, v in (meta["annotations"] or {}).items() if k.startswith(GROUP)}
+    body = {k: v for k, v in child.items() if k not in ("metadata", "status", "apiVersion", "kind")}
+    deleted = {"deleting": True} if "deletionTimestamp" in child["metadata"] else {}
+    return {"metadata": {**meta, "annotations": own}, **body, **deleted}
+
+
+def parts(old: State, new: State) -> tuple[frozenset[str], list[Any]]:
+    """The parts in which the children of two states differ, and the configuration values that are new."""
+    before, after = _in_parts(old), _in_parts(new)
+    differ = frozenset(part for part in before.keys() | after.keys() if before.get(part) != after.get(part))
+    known = before[CONFIG]
+    fresh = [value for path, value in after[CONFIG].items() if known.get(path, ...) != value]
+    return differ, fresh
+
+
+def _in_parts(state: State) -> dict[str, Any]:
+    """The children by part; whatever fits no part is one of its own, under its key."""
+    revision = state.revision
+    found: dict[str, Any] = {CONFIG: {}, BUDGET: False}
+    for key, child in state.children.items():
+        neutral = json.loads(
+            json.dumps(child).replace(f"-{revision}", "-REV").replace(f'"{revision}"', '"REV"')
+        )
+        neutral["metadata"]["annotations"] = {}
+        kind, _, name = key.replace(f"-{revision}", "-REV").partition("/")
+        if kind == "ConfigMap" and name.endswith("-REV"):
+            config = json.loads(neutral["data"].pop("config.json"))
+            config.pop("revision")
+            found[CONFIG] = dict(_flat(config, ""))
+        elif kind == "Deployment" and name.endswith("-REV"):
+            spec = neutral["spec"]
+            found[REPLICAS] = spec.pop("replicas")
+            found[DEADLINE] = spec.pop("progressDeadlineSeconds")
+            found[TEMPLATE] = spec.pop("template")
+        elif kind == "PodDisruptionBudget":
+            found[BUDGET] = True
+            continue
+        found[f"{kind}/{name}"] = neutral
+    return found
+
+
+def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, child in value.items():
+            yield from _flat(child, f"{path}.{key}")
+    elif isinstance(value, list) and value:
+        for index, child in enumerate(value):
+            yield from _flat(child, f"{path}[{index}]")
+    else:
+        yield path, value

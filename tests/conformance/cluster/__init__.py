@@ -1,0 +1,1 @@
+"""Rows of the checklist that only a real API server can prove. Layer: tests."""

@@ -1,0 +1,310 @@
+"""Rows about the resource and how it is reconciled. Layer: tests."""
+
+from __future__ import annotations
+
+from tests.conformance.row import (
+    ACCEPTANCE,
+    AGENT_LIFE,
+    API_CRD,
+    API_MODELS,
+    DOCUMENTS,
+    FAULTS,
+    GARBAGE,
+    GENERATED,
+    LIFE,
+    LIVE_API,
+    OPERATOR_LIFE,
+    OWNERSHIP,
+    RECONCILE,
+    REFUSALS,
+    ROLLOUTS,
+    STATUS,
+    Row,
+)
+
+API = (
+    Row(
+        1,
+        "API",
+        "spec and status are apart, with a status subresource",
+        "neither endpoint writes the other's part",
+        (
+            f"{ACCEPTANCE}::test_status_cannot_be_changed_through_the_main_endpoint",
+            f"{ACCEPTANCE}::test_spec_cannot_be_changed_through_the_status_endpoint",
+        ),
+    ),
+    Row(
+        2,
+        "API",
+        "observedGeneration, of the status and of each condition",
+        "behind only while nobody has looked",
+        (
+            f"{STATUS}::test_the_generation_is_observed_by_the_status_and_by_each_condition",
+            f"{LIVE_API}::test_an_agent_says_in_its_status_what_generation_it_is_about",
+        ),
+    ),
+    Row(
+        3,
+        "API",
+        "conditions are a list keyed by type",
+        "kubectl wait works; a type twice is refused",
+        (
+            f"{ACCEPTANCE}::test_two_conditions_of_one_type_are_refused",
+            f"{LIVE_API}::test_kubectl_wait_works_on_each_condition_there_and_back",
+            f"{AGENT_LIFE}::test_kubectl_wait_works_on_the_ready_condition",
+        ),
+    ),
+    Row(
+        4,
+        "API",
+        "every condition from the first visit, Unknown allowed, names and reasons by the conventions",
+        "first status and words of the API",
+        (
+            f"{STATUS}::test_the_first_status_has_every_condition",
+            f"{STATUS}::test_a_condition_may_be_unknown",
+            f"{STATUS}::test_conditions_are_named_by_adjectives_or_participles",
+            f"{API_MODELS}::test_reasons_are_single_camel_case_words",
+        ),
+    ),
+    Row(
+        5,
+        "API",
+        "Ready as summary, Reconciling and Stalled as kstatus wants them",
+        "kstatus says InProgress, Current, Failed, Terminating",
+        (
+            f"{STATUS}::test_kstatus_reads_what_is_so_from_the_conditions",
+            f"{LIVE_API}::test_kstatus_follows_an_agent_from_creation_over_a_mistake_to_rest",
+            f"{ROLLOUTS}::test_conditions_never_contradict_each_other",
+        ),
+        "kstatus takes a suspended agent for InProgress",
+    ),
+    Row(
+        6,
+        "API",
+        "no phase",
+        "no such field; the column STATUS is the reason of Ready",
+        (f"{STATUS}::test_there_is_no_phase", f"{STATUS}::test_the_status_column_is_the_reason_of_ready"),
+    ),
+    Row(
+        7,
+        "API",
+        "lastTransitionTime changes with the status only, no heartbeats",
+        "an idle agent gets no write",
+        (
+            f"{RECONCILE}::test_a_transition_time_changes_with_the_status_only",
+            f"{STATUS}::test_an_hour_later_there_is_nothing_new_to_write",
+            f"{LIFE}::test_a_restart_writes_to_no_object_and_neither_does_rest",
+        ),
+    ),
+    Row(
+        8,
+        "API",
+        "no floats, bounded integers, enums in CamelCase, lists of named objects",
+        "rules over the schema",
+        (API_CRD,),
+    ),
+    Row(
+        9,
+        "API",
+        "CEL rules across fields and for what cannot be changed",
+        "every rule is broken on a real API server",
+        (
+            REFUSALS,
+            f"{API_CRD}::test_the_bad_manifests_of_the_contract_tests_break_every_rule",
+            f"{GENERATED}::test_the_api_server_accepts_and_refuses_as_the_schema_says",
+        ),
+    ),
+    Row(
+        10,
+        "API",
+        "defaults in the schema, every field described",
+        "defaults as stored; what kubectl explain reads",
+        (
+            f"{ACCEPTANCE}::test_the_smallest_manifest_gets_the_documented_defaults",
+            f"{ACCEPTANCE}::test_kubectl_explain_describes_every_section",
+            f"{API_CRD}::test_every_field_is_described",
+            f"{LIVE_API}::test_the_published_schema_that_kubectl_explain_reads_describes_every_field",
+        ),
+    ),
+    Row(
+        11,
+        "API",
+        "scale subresource with a label selector",
+        "kubectl scale and a HorizontalPodAutoscaler use it",
+        (
+            f"{ACCEPTANCE}::test_the_scale_subresource_reads_and_writes_replicas",
+            f"{OWNERSHIP}::test_a_horizontal_pod_autoscaler_scales_the_agent_and_the_operator_does_not_argue",
+            f"{AGENT_LIFE}::test_kubectl_scale_changes_the_number_of_replicas",
+        ),
+        "KEDA scales through the same autoscaler and was not run itself",
+    ),
+    Row(
+        12,
+        "API",
+        "printer columns, short names, category",
+        "kubectl get is readable and finds it by every name",
+        (
+            f"{ACCEPTANCE}::test_kubectl_get_prints_the_columns_from_spec_and_status",
+            f"{ACCEPTANCE}::test_kubectl_get_knows_the_resource_by_every_name",
+            f"{AGENT_LIFE}::test_kubectl_get_agents_shows_the_state_at_a_glance",
+        ),
+    ),
+    Row(
+        13,
+        "API",
+        "a written policy of versions",
+        "the document names every version served and stored",
+        (f"{DOCUMENTS}::test_the_versioning_document_names_the_versions_that_are_served_and_stored",),
+    ),
+    Row(
+        14,
+        "API",
+        "a bounded status",
+        "its size at 300 replicas, and whatever pods say",
+        (
+            f"{STATUS}::test_the_status_does_not_grow_with_the_replicas",
+            f"{GARBAGE}::test_a_status_stays_below_8_kilobytes_whatever_pods_and_servers_say",
+        ),
+    ),
+)
+
+RECONCILING = (
+    Row(
+        15,
+        "Reconcile",
+        "level-triggered and idempotent",
+        "after any history the second reconcile writes nothing",
+        (
+            f"{ROLLOUTS}::test_from_any_history_the_newest_spec_is_reached_and_then_nothing_is_written",
+            f"{ROLLOUTS}::test_between_events_reconciling_comes_to_rest",
+        ),
+    ),
+    Row(
+        16,
+        "Reconcile",
+        "server-side apply with one field manager, forced on own children only",
+        "managedFields; a stranger's object is left alone",
+        (
+            f"{OWNERSHIP}::test_every_child_is_applied_by_one_manager_and_of_the_agent_only_the_status",
+            f"{OWNERSHIP}::test_what_others_add_to_a_child_stays_theirs",
+            f"{OWNERSHIP}::test_the_operator_forces_only_what_it_owns_and_a_strangers_object_is_left_alone",
+            "tests/unit/shell/test_http_kube.py::test_apply_is_a_forced_patch_with_our_field_manager",
+        ),
+    ),
+    Row(
+        17,
+        "Reconcile",
+        "replicas belong to whoever scales",
+        "an autoscaler's and kubectl's number is kept",
+        (
+            f"{OWNERSHIP}::test_a_horizontal_pod_autoscaler_scales_the_agent_and_the_operator_does_not_argue",
+            f"{OWNERSHIP}::test_kubectl_scale_is_kept_when_the_operator_starts_again",
+        ),
+    ),
+    Row(
+        18,
+        "Reconcile",
+        "controlling ownerReferences",
+        "the garbage collector removes every child",
+        (
+            f"{OWNERSHIP}::test_deleting_an_agent_removes_every_child",
+            f"{OWNERSHIP}::test_foreground_deletion_waits_for_the_children",
+            f"{AGENT_LIFE}::test_deleting_the_agent_leaves_nothing_behind",
+            f"{GENERATED}::test_deleted_agents_leave_no_children",
+        ),
+    ),
+    Row(
+        19,
+        "Reconcile",
+        "deterministic names of at most 63 characters",
+        "any name of an agent",
+        ("tests/property/test_naming_properties.py",),
+    ),
+    Row(
+        20,
+        "Reconcile",
+        "no finalizer without external clean-up",
+        "an agent is deleted with the operator down",
+        (f"{OWNERSHIP}::test_deleting_an_agent_removes_every_child",),
+    ),
+    Row(
+        21,
+        "Reconcile",
+        "repair of edited and deleted children",
+        "99th percentile of the time it takes",
+        (
+            f"{LIFE}::test_edits_and_deletions_of_children_are_repaired_within_seconds",
+            f"{AGENT_LIFE}::test_a_deleted_child_comes_back",
+            f"{AGENT_LIFE}::test_an_edited_child_is_repaired",
+        ),
+    ),
+    Row(
+        22,
+        "Reconcile",
+        "errors: backoff with jitter, condition, metric; no hot loop",
+        "faults are injected",
+        (
+            "tests/unit/controller/test_worker.py",
+            "tests/unit/controller/test_queue.py::test_backoff_stays_between_five_milliseconds_and_a_thousand_seconds",
+            "tests/unit/shell/test_reconciler.py::test_what_can_never_be_accepted_is_not_retried",
+            "tests/unit/shell/test_reconciler.py::test_the_status_tells_the_refusal_it_caused_in_the_same_reconcile",
+        ),
+    ),
+    Row(
+        23,
+        "Reconcile",
+        "tolerates a stale cache",
+        "old, lost, doubled and reordered news; lost answers; crashes",
+        (
+            "tests/unit/controller/test_cache.py",
+            "tests/unit/shell/test_execute.py",
+            "tests/unit/controller/test_informer.py::test_resync_finds_a_deletion_that_no_watch_told",
+            "tests/fault/test_crash_at_every_write.py",
+            "tests/fault/test_histories.py",
+        ),
+    ),
+    Row(
+        24,
+        "Reconcile",
+        "no write at rest and none after a restart",
+        "the API server's audit log",
+        (
+            f"{LIFE}::test_a_restart_writes_to_no_object_and_neither_does_rest",
+            f"{OPERATOR_LIFE}::test_an_idle_agent_costs_no_write",
+            f"{GENERATED}::test_once_nothing_changes_the_operator_writes_nothing",
+            f"{OPERATOR_LIFE}::test_a_restarted_operator_writes_to_no_object",
+        ),
+    ),
+    Row(
+        25,
+        "Reconcile",
+        "few Events with stable reasons",
+        "they are counted",
+        (
+            f"{LIFE}::test_a_normal_start_tells_few_events_and_a_fault_one_warning",
+            "tests/unit/shell/test_recorder.py",
+        ),
+    ),
+    Row(
+        26,
+        "Reconcile",
+        "a pause is honoured",
+        "a paused agent is not repaired",
+        (
+            f"{LIFE}::test_a_paused_agent_is_not_repaired_until_it_goes_on",
+            f"{RECONCILE}::test_a_paused_agent_is_watched_and_not_touched",
+        ),
+    ),
+    Row(
+        27,
+        "Reconcile",
+        "rollouts wait for readiness and show in the conditions",
+        "the Service moves when the new revision is ready",
+        (
+            f"{LIFE}::test_a_rollout_waits_for_readiness_and_what_served_goes_after_that",
+            f"{AGENT_LIFE}::test_a_changed_spec_rolls_to_a_new_revision_and_removes_the_old_one",
+            f"{FAULTS}::test_what_runs_is_not_touched_by_an_update_that_cannot_work",
+        ),
+        "rollouts gated by tests and rollback after promotion are not built; asking for them is refused",
+    ),
+)
