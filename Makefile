@@ -88,20 +88,22 @@ lock: | $(UV) ## Resolve the dependencies anew into requirements/
 	  requirements/s3-standin.in -o requirements/s3-standin.txt
 
 .PHONY: generate
-generate: venv ## Regenerate the CRD, the chart's copy of it and the API reference
+generate: venv ## Regenerate the CRD, the chart's copy of it, the references and the peers' children
 	@$(PYTHON) -m agent_operator.api.crd > .local/crd.yaml && mv .local/crd.yaml crds/agentoperator.dev_agentdeployments.yaml
 	@cp crds/agentoperator.dev_agentdeployments.yaml charts/agent-operator/files/
 	@$(PYTHON) -m agent_operator.api.reference > .local/reference.md && mv .local/reference.md docs/reference/agentdeployment.md
 	@$(PYTHON) charts/readme.py
+	@$(PYTHON) -m bench.peers.children
+	@$(PYTHON) -m tests.conformance.report
 
 # ---------------------------------------------------------------- tests
-.PHONY: test lint test-unit test-clients test-fuzz test-contract test-e2e test-cluster test-long
+.PHONY: test lint test-unit test-clients test-fuzz test-fault test-contract test-aot test-leader test-scale test-e2e test-cluster test-long
 test: ## Everything: lint, unit, property, contract, chart, end to end, cluster life cycle
 	@begin=$$SECONDS; was_up=no; \
 	if $(CLUSTER_DRIVER) status --provider $(CLUSTER) >/dev/null 2>&1; then was_up=yes; fi; \
-	$(MAKE) --no-print-directory lint test-unit test-clients test-fuzz; \
+	$(MAKE) --no-print-directory lint test-unit test-clients test-fuzz test-fault; \
 	$(MAKE) --no-print-directory cluster-up images model clerk install; \
-	$(MAKE) --no-print-directory test-contract test-e2e test-cluster; \
+	$(MAKE) --no-print-directory test-contract test-aot test-leader test-scale test-e2e test-cluster; \
 	if [ $$was_up = no ]; then $(MAKE) --no-print-directory cluster-down; fi; \
 	echo "==> make test: everything passed in $$(( (SECONDS - begin) / 60 ))m$$(( (SECONDS - begin) % 60 ))s"
 
@@ -114,13 +116,14 @@ lint: venv ## Style, types, layering, and drift of generated files
 	@$(PYTHON) -m agent_operator.api.crd --check
 	@$(PYTHON) -m agent_operator.api.reference --check
 	@$(PYTHON) charts/readme.py --check
+	@$(PYTHON) -m tests.conformance.report --check
 	@cmp crds/agentoperator.dev_agentdeployments.yaml charts/agent-operator/files/agentoperator.dev_agentdeployments.yaml
 
 REDIS := from local_cluster.preflight import install_packages as i; i({"redis-server": "/usr/bin/redis-server"})
 test-unit: venv ## Tests that need no cluster
 	@$(SYSTEM_PYTHON) -c '$(REDIS)'
 	@echo "==> unit, property and model tests"
-	@$(PYTHON) -m pytest tests/unit tests/property tests/model
+	@$(PYTHON) -m pytest tests/unit tests/property tests/model tests/conformance --ignore tests/conformance/cluster
 
 test-clients: venv ## OpenAI's npm client against the runtime
 	@echo "==> npm client"
@@ -131,9 +134,25 @@ test-fuzz: venv ## 20,000 requests made from the OpenAPI description, and poison
 	@echo "==> fuzz: 20,000 requests"
 	@$(PYTHON) -m pytest -s tests/fuzz
 
-test-contract: venv ## The API and the chart against the real API server
-	@echo "==> contract and chart tests"
-	@$(PYTHON) -m pytest tests/contract tests/chart
+test-fault: venv ## The operator over a faulty API server in memory: 2,000 histories, a crash at every write
+	@echo "==> faults: crashes, stale and missing events"
+	@$(PYTHON) -m pytest tests/fault
+
+test-contract: venv ## The API, the chart and the operator's checklist against the real API server
+	@echo "==> contract, chart and conformance tests"
+	@$(PYTHON) -m pytest tests/contract tests/chart tests/conformance/cluster
+
+test-aot: venv ## 1,500 mutations of manifests, each followed through the operator and back
+	@echo "==> automatic operator testing"
+	@$(PYTHON) -m pytest -s tests/aot
+
+test-leader: venv ## Two operators: kill, freeze, cut network, clock jumps
+	@echo "==> leader election under faults"
+	@$(PYTHON) -m pytest -s tests/fault_cluster
+
+test-scale: venv ## Two shards, and ten minutes of churn on simulated nodes
+	@echo "==> shards and churn"
+	@$(PYTHON) -m pytest -s tests/scale
 
 test-e2e: venv ## The whole system on the real node
 	@echo "==> end to end"
@@ -144,6 +163,8 @@ test-cluster: venv ## The embedded cluster's own life cycle (takes it down and u
 
 test-long: venv ## Soaks: not part of make test
 	@$(PYTHON) -m pytest -v -s -m long tests/long
+	@FAULT_HISTORIES=20000 $(PYTHON) -m pytest tests/fault
+	@CHURN_SECONDS=3600 $(PYTHON) -m pytest -s tests/scale/test_churn.py
 
 # ---------------------------------------------------------------- benchmarks
 .PHONY: bench bench-list bench-report

@@ -31,7 +31,9 @@ class Runs:
 
 @dataclass(frozen=True)
 class Claim:
-    """One performance claim. `goal` is the ratio to the peer, or our own figure where there is no peer."""
+    """One performance claim. `goal` is the ratio to the peer; our own figure where there is no peer, or
+    where `absolute` says so.
+    """
 
     name: str
     area: Literal["runtime", "operator", "scaling", "rollout", "diagnosis", "install"]
@@ -41,13 +43,14 @@ class Claim:
     goal: float
     measure: Callable[[], Runs]
     peer_name: str | None = None
+    absolute: bool = False
 
     def result(self, runs: Runs) -> dict[str, object]:
         """The JSON document for these runs: medians, ratio, whether the goal was met."""
         ours = statistics.median(runs.ours)
         peer = statistics.median(runs.peer) if runs.peer else None
         ratio = ours / peer if peer else None
-        judged = ours if ratio is None else ratio
+        judged = ours if ratio is None or self.absolute else ratio
         return {
             "area": self.area,
             "claim": self.sentence,
@@ -59,6 +62,7 @@ class Claim:
             "peer_name": self.peer_name,
             "ratio": ratio,
             "goal": self.goal,
+            "goal_of": "ours" if ratio is None or self.absolute else "ratio",
             "met": judged >= self.goal if self.better == "higher" else judged <= self.goal,
             "runs": {key: value for key, value in asdict(runs).items() if key != "details"},
             "details": runs.details,

@@ -31,6 +31,8 @@ def row(found: dict[str, Any]) -> str:
     met = "yes" if found["met"] else "**no**"
     ours = f"{number(found['ours'])} {found['unit']}"
     claim, goal = f"{found['claim']}<br>`{found['command']}`", number(found["goal"])
+    if found["ratio"] is not None and found.get("goal_of") == "ours":
+        goal += f" {found['unit']}"
     return f"| {claim} | {ours} | {peer} | {ratio} | {goal} | {met} |"
 
 

@@ -40,16 +40,13 @@ def manifest(name: str, model: str) -> dict[str, Any]:
 def by_hand(kubectl: Kubectl, name: str) -> list[dict[str, Any]]:
     """The children of the agent `name`, as plain objects of a user's own (taken before it is deleted)."""
     selector = f"agentoperator.dev/agent={name}"
-    found = [
-        kubectl.list(kind, selector)[0]
-        for kind in ("configmaps", "serviceaccounts", "services", "deployments")
-    ]
+    found = [kubectl.list(kind, selector)[0] for kind in ("configmaps", "services", "deployments")]
     plain = []
     for child in found:
         metadata = {"name": f"plain-{child['metadata']['name']}"}
         body = {k: copy.deepcopy(v) for k, v in child.items() if k in ("apiVersion", "kind", "spec", "data")}
         plain.append(body | {"metadata": metadata})
-    service, deployment = plain[2]["spec"], plain[3]["spec"]
+    service, deployment = plain[1]["spec"], plain[2]["spec"]
     for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
         service.pop(field, None)
     labels = {"app": f"plain-{name}"}
@@ -57,7 +54,6 @@ def by_hand(kubectl: Kubectl, name: str) -> list[dict[str, Any]]:
         "labels"
     ] = labels
     pod = deployment["template"]["spec"]
-    pod["serviceAccountName"] = pod["serviceAccount"] = plain[1]["metadata"]["name"]
     for spread in pod.get("topologySpreadConstraints", []):
         spread["labelSelector"] = {"matchLabels": labels}
     for volume in pod["volumes"]:

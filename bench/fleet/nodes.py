@@ -1,0 +1,104 @@
+"""A control plane of its own with simulated GPU nodes. Layer: tooling.
+
+The one idea: API server, etcd, scheduler and controllers are real and have both cores to themselves and
+the operators; kubelets are played by kwok, so a thousand nodes fit on one machine.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.fleet.client import MERGE, Client, in_parallel, run
+from tests.support.kubectl import ROOT
+
+STAGES = Path(__file__).with_name("stages.yaml")
+GPUS_PER_NODE = "8"
+TAINT = {"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}
+"""Only who tolerates it lands on a simulated node."""
+
+
+def node(name: str) -> dict[str, Any]:
+    """A simulated node with GPUs."""
+    capacity = {"cpu": "96", "memory": "1Ti", "pods": "250", "nvidia.com/gpu": GPUS_PER_NODE}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {"type": "kwok", "kubernetes.io/hostname": name}},
+        "spec": {"taints": [TAINT]},
+        "status": {"capacity": capacity, "allocatable": capacity},
+    }
+
+
+def local_cluster(*arguments: str) -> int:
+    return subprocess.run(
+        [sys.executable, "-m", "local_cluster", *arguments], cwd=ROOT, check=False
+    ).returncode
+
+
+@contextmanager
+def control_plane() -> Iterator[None]:
+    """Takes a running cluster down and starts a fresh control plane without a node; puts back what was."""
+    was_up = local_cluster("status") == 0
+    local_cluster("down")
+    if local_cluster("up", "--without-node"):
+        raise SystemExit("the control plane did not start")
+    os.environ["KUBECONFIG"] = str(ROOT / ".local" / "kubeconfig")
+    try:
+        yield
+    finally:
+        local_cluster("down")
+        if was_up:
+            local_cluster("up")
+
+
+@contextmanager
+def simulated(count: int, folder: Path, *, heartbeats: bool = False) -> Iterator[None]:
+    """`count` GPU nodes played by kwok; with `heartbeats` also for a cluster that watches over its nodes."""
+
+    names = [f"kwok-{i:04}" for i in range(count)]
+
+    async def make(client: Client) -> None:
+        await in_parallel([client.job("POST", "/api/v1/nodes", node(name)) for name in names])
+        # The API server taints a new node as not ready, and without the controller of nodes nobody unties it.
+        taints = {"spec": {"taints": [TAINT]}}
+        await in_parallel([client.job("PATCH", f"/api/v1/nodes/{name}", taints, MERGE) for name in names])
+
+    async def unmake(client: Client) -> None:
+        await in_parallel([client.job("DELETE", f"/api/v1/nodes/{name}") for name in names])
+
+    command = [
+        str(ROOT / ".local/bin/kwok"), f"--kubeconfig={os.environ['KUBECONFIG']}", f"--config={STAGES}",
+        "--manage-nodes-with-label-selector=type=kwok",
+        f"--node-lease-duration-seconds={40 if heartbeats else 0}",
+        "--cidr=10.128.0.0/9", "--v=ERROR",
+    ]  # fmt: skip
+    with (folder / "kwok.log").open("wb") as log:
+        kwok = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        run(unmake)  # what an interrupted run left
+        run(make)
+        _await_ready(count)
+        yield
+    finally:
+        run(unmake)
+        kwok.terminate()
+        kwok.wait()
+
+
+def _await_ready(count: int) -> None:
+    deadline = time.monotonic() + 120
+    ready = 0
+    while ready < count:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{ready} of {count} simulated nodes are ready")
+        time.sleep(1)
+        command = [str(ROOT / ".local/bin/kubectl"), "get", "nodes", "--no-headers"]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        ready = sum(line.split()[1] == "Ready" for line in lines)

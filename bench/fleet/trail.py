@@ -1,0 +1,108 @@
+"""What the audit log says about one side: who wrote what, when. Layer: tooling.
+
+The one idea: the API server's own record is the only witness, for ours and for the peers alike. Times are
+those at which a request had been answered.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from tests.support.audit import WRITES, AuditMark
+
+NAME_LENGTH = 6
+"""Agents are called a00000 to a99999, so every child's name begins with its agent's."""
+CHILDREN = frozenset({"configmaps", "deployments", "services", "poddisruptionbudgets"})
+PARENTS = frozenset({"agentdeployments", "peeragents"})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request that succeeded."""
+
+    at: float
+    user: str
+    verb: str
+    resource: str
+    subresource: str
+    name: str
+
+    @property
+    def agent(self) -> str:
+        return self.name[:NAME_LENGTH]
+
+    @property
+    def is_write(self) -> bool:
+        return self.verb in WRITES
+
+
+def read(mark: AuditMark, namespace: str) -> list[Request]:
+    """Everything that succeeded in a namespace since the mark, in the order of the log."""
+    return list(_requests(mark, namespace))
+
+
+def _requests(mark: AuditMark, namespace: str) -> Iterator[Request]:
+    needle = f'"namespace":"{namespace}"'
+    for line in mark.lines():
+        if needle not in line:
+            continue
+        event = json.loads(line)
+        reference = event.get("objectRef", {})
+        if event["stage"] != "ResponseComplete" or event["responseStatus"].get("code", 0) >= 400:
+            continue
+        yield Request(
+            at=datetime.fromisoformat(event["stageTimestamp"]).timestamp(),
+            user=event["user"]["username"],
+            verb=event["verb"],
+            resource=reference.get("resource", ""),
+            subresource=reference.get("subresource", ""),
+            name=reference.get("name", ""),
+        )
+
+
+def by(user: str, requests: Iterable[Request]) -> list[Request]:
+    """The writes of one user, Leases left out."""
+    return [r for r in requests if r.user == user and r.is_write and r.resource != "leases"]
+
+
+def counted(writes: Iterable[Request]) -> dict[str, int]:
+    """How many writes went to children, to statuses, to events and elsewhere."""
+    found: Counter[str] = Counter()
+    for write in writes:
+        if write.resource in CHILDREN:
+            found["children"] += 1
+        elif write.resource in PARENTS:
+            found["status" if write.subresource == "status" else "parent"] += 1
+        else:
+            found[write.resource] += 1
+    return dict(found)
+
+
+def latencies(begun: Iterable[Request], ended: Iterable[Request]) -> list[float]:
+    """Seconds from each agent's request to the last one that followed from it, sorted."""
+    start = {r.agent: r.at for r in begun}
+    last: dict[str, float] = {}
+    for r in ended:
+        last[r.agent] = max(r.at, last.get(r.agent, 0.0))
+    return sorted(last[agent] - at for agent, at in start.items() if agent in last)
+
+
+def quantile(values: list[float], share: float) -> float:
+    """A quantile of sorted values."""
+    return values[min(len(values) - 1, int(len(values) * share))]
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """p50, p99 and the largest, in seconds; nothing of nothing."""
+    if not values:
+        return {}
+    return {
+        "p50": round(statistics.median(values), 4),
+        "p99": round(quantile(values, 0.99), 4),
+        "max": round(values[-1], 4),
+    }
