@@ -14,6 +14,7 @@ from tests.aot.campaign import Outcome, conduct
 from tests.aot.mutations import generate
 from tests.aot.process import operator
 from tests.aot.schema import CRD
+from tests.support.alone import no_installed_operator
 from tests.support.kubectl import Kubectl, kubeconfig
 
 CRD_NAME = "agentdeployments.agentoperator.dev"
@@ -41,10 +42,11 @@ def committed_crd() -> None:
 def kubectl(committed_crd: None) -> Iterator[Kubectl]:
     """kubectl bound to a namespace that lives as long as the tests."""
     bound = Kubectl(f"aot-{uuid.uuid4().hex[:6]}")
-    Kubectl("default").run("create", "namespace", bound.namespace)
-    yield bound
-    bound.run("delete", "agentdeployments", "--all", "--timeout=60s")
-    Kubectl("default").run("delete", "namespace", bound.namespace, "--wait=false")
+    with no_installed_operator():
+        Kubectl("default").run("create", "namespace", bound.namespace)
+        yield bound
+        bound.run("delete", "agentdeployments", "--all", "--timeout=60s")
+        Kubectl("default").run("delete", "namespace", bound.namespace, "--wait=false")
 
 
 @pytest.fixture(scope="session")

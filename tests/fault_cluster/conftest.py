@@ -13,6 +13,7 @@ import pytest
 from tests.fault_cluster.churn import Churn, Server
 from tests.fault_cluster.network import Network
 from tests.fault_cluster.processes import Operator, cluster_of_kubeconfig, token_of
+from tests.support.alone import no_installed_operator
 from tests.support.kubectl import ROOT, Kubectl
 
 CRD = "agentdeployments.agentoperator.dev"
@@ -29,9 +30,10 @@ def kubectl() -> Iterator[Kubectl]:
     if installed is None:
         bound.run("apply", "--server-side", "-f", str(ROOT / "crds"))
         bound.run("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=60s")
-    bound.run("create", "namespace", bound.namespace)
-    yield bound
-    bound.run("delete", "namespace", bound.namespace, "--wait=false")
+    with no_installed_operator():
+        bound.run("create", "namespace", bound.namespace)
+        yield bound
+        bound.run("delete", "namespace", bound.namespace, "--wait=false")
     if installed is None:
         bound.run("delete", "crd", CRD, "--timeout=60s")
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.cluster.operating import Operator, grant, manifest, wait_observed
+from tests.support.alone import no_installed_operator
 from tests.support.audit import AuditMark
 from tests.support.kubectl import ROOT, Kubectl
 
@@ -38,16 +39,8 @@ def crd() -> Iterator[Kubectl]:
 @pytest.fixture(scope="session")
 def alone(crd: Kubectl) -> Iterator[None]:
     """No installed operator: it would work on the same agents."""
-    system = Kubectl("agent-operator-system")
-    installed = system.get("deployment", "agent-operator")
-    replicas = installed["spec"]["replicas"] if installed else 0
-    if replicas:
-        system.run("scale", "deployment", "agent-operator", "--replicas=0")
-        chosen = "app.kubernetes.io/name=agent-operator"
-        system.run("wait", "--for=delete", "pod", "-l", chosen, "--timeout=60s")
-    yield
-    if replicas:
-        system.run("scale", "deployment", "agent-operator", f"--replicas={replicas}")
+    with no_installed_operator():
+        yield
 
 
 @pytest.fixture(scope="session")
