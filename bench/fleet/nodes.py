@@ -15,7 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench.fleet.client import MERGE, Client, in_parallel, run
+from local_cluster.paths import Paths
+from local_cluster.processes import running_pid
 from tests.support.kubectl import ROOT
 
 STAGES = Path(__file__).with_name("stages.yaml")
@@ -90,6 +94,18 @@ def simulated(count: int, folder: Path, *, heartbeats: bool = False) -> Iterator
         run(unmake)
         kwok.terminate()
         kwok.wait()
+
+
+def footprint() -> dict[str, float]:
+    """What the control plane takes at this moment, in MiB: etcd's file, and resident memory of its parts."""
+    paths = Paths.from_environment()
+    database = paths.etcd / "member" / "snap" / "db"
+    found = {"etcd_file": database.stat().st_size / 2**20}
+    for part in ("etcd", "kube-apiserver", "kube-controller-manager"):
+        pid = running_pid(paths, part)
+        if pid is not None:
+            found[part] = psutil.Process(pid).memory_info().rss / 2**20
+    return {name: round(value, 1) for name, value in found.items()}
 
 
 def _await_ready(count: int) -> None:

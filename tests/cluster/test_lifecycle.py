@@ -125,6 +125,24 @@ def test_up_on_a_healthy_cluster_changes_nothing() -> None:
     assert pids() == before
 
 
+def test_a_control_plane_without_a_node_is_another_cluster() -> None:
+    refused = local_cluster("up", "--without-node")
+    assert refused.returncode == 1
+    assert "`down` first" in refused.stderr
+
+    down()
+    try:
+        started = local_cluster("up", "--without-node")
+        assert started.returncode == 0, started.stderr
+        running = {name for name, pid in pids().items() if pid is not None}
+        assert running == {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+        assert kubectl("get", "nodes", "-o", "name") == ""
+        assert local_cluster("up").returncode == 1
+    finally:
+        down()
+        up()
+
+
 def test_up_restarts_only_the_part_that_died() -> None:
     before = pids()
     victim = before["kube-scheduler"]

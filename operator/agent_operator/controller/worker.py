@@ -101,7 +101,7 @@ class Workers(Generic[K]):
             return self._failed(key, error), 0.0
         if outcome.retry:
             self._queue.retry(key, outcome.requeue_after)
-            return "requeue", 0.0
+            return "requeue", REST_SECONDS
         self._queue.forget(key)
         rest = REST_SECONDS
         if outcome.repeated:

@@ -117,10 +117,12 @@ def test_a_requeue_comes_back_when_asked_and_not_earlier() -> None:
 
 def test_a_retry_grows_like_an_error_but_not_beyond_the_requeue() -> None:
     async def script(_: str, __: int) -> Done:
-        return Done(retry=True, requeue_after=0.02)
+        return Done(retry=True, requeue_after=2.0)
 
-    bench = play(Bench(script), "a", seconds=0.06)
-    assert [at for at, _ in bench.calls] == [0.0, 0.005, 0.015, 0.035, 0.055]
+    bench = play(Bench(script), "a", seconds=9)
+    starts = [at for at, _ in bench.calls]
+    pauses = [round(b - a, 3) for a, b in itertools.pairwise(starts)]
+    assert pauses == [*[REST_SECONDS] * 6, 0.32, 0.64, 1.28, 2.0, 2.0]
 
 
 def test_workers_run_side_by_side_and_finish_what_they_began_when_closed() -> None:
