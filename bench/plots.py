@@ -74,5 +74,5 @@ def draw() -> list[str]:
         "operator-memory.svg": chart("Resident memory after 1,000 agents", ["MiB"], memory, "MiB"),
     }  # fmt: skip
     for name, bars in pictures.items():
-        (IMAGES / name).write_bytes(bars.render())
+        (IMAGES / name).write_text(bars.render(is_unicode=True) + "\n")
     return sorted(pictures)
