@@ -174,8 +174,8 @@ def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping
 
 def count_by_ready(cache: Cache) -> Mapping[tuple[str, str], int]:
     """Number of AgentDeployments by (status, reason) of their Ready condition."""
-    states = [value for value in cache.index_values() if isinstance(value, ReadyState)]
-    return {(state.status, state.reason): cache.indexed_count(state) for state in states}
+    sizes = cache.index_sizes().items()
+    return {(value.status, value.reason): size for value, size in sizes if isinstance(value, ReadyState)}
 
 
 def _keys(cache: Cache) -> list[Key]:

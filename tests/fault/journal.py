@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from agent_operator.api.names import LABEL_AGENT
 from agent_operator.controller.informer import Informer
-from agent_operator.shell.kinds import AGENT_LABEL, WATCHED, Kind, kind_of, selector_of
+from agent_operator.shell.kinds import WATCHED, Kind, kind_of, selector_of
 from agent_operator.shell.kube import Kube, KubeError, Listing, Object
 from tests.fakes.kube import FakeApiServer
 
@@ -56,7 +57,7 @@ class Journal:
         if kind not in self.entries:
             return
         meta = obj["metadata"]
-        selected = event != "DELETED" and (not selector_of(kind) or AGENT_LABEL in (meta.get("labels") or {}))
+        selected = event != "DELETED" and (not selector_of(kind) or LABEL_AGENT in (meta.get("labels") or {}))
         if selected:
             event = "MODIFIED" if meta["uid"] in self._selected else "ADDED"
             self._selected.add(meta["uid"])

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from agent_operator.api.names import LABEL_AGENT
 from agent_operator.core.plan import Apply, Delete, Plan
 from agent_operator.core.snapshot import Snapshot
-from agent_operator.shell.kinds import AGENT_LABEL, DEPLOYMENT, SERVICE
+from agent_operator.shell.kinds import DEPLOYMENT, SERVICE
 from agent_operator.shell.kube import Object
 from tests.fault.cluster import NAMESPACE, REVISION
 
@@ -243,7 +244,7 @@ def check_arrived(world: World) -> None:
 
 def is_labelled(obj: Object) -> bool:
     """Whether our watches see an object."""
-    return AGENT_LABEL in (obj["metadata"].get("labels") or {})
+    return LABEL_AGENT in (obj["metadata"].get("labels") or {})
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

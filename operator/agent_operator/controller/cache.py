@@ -69,13 +69,9 @@ class Cache:
         """All objects for which `index_values` gave this value."""
         return [_unpacked(self._objects[kind][ns, name]) for kind, ns, name in self._index.get(value, ())]
 
-    def indexed_count(self, value: Hashable) -> int:
-        """How many objects `indexed` would return."""
-        return len(self._index.get(value, ()))
-
-    def index_values(self) -> list[Hashable]:
-        """Every value of the index."""
-        return list(self._index)
+    def index_sizes(self) -> dict[Hashable, int]:
+        """How many objects `indexed` would return for each value that has any."""
+        return {value: len(positions) for value, positions in self._index.items()}
 
     def names(self, kind: Kind) -> list[tuple[str, str]]:
         """Namespace and name of every cached object of one kind."""

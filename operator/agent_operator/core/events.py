@@ -15,7 +15,7 @@ from agent_operator.core.conditions import CALM
 from agent_operator.core.diagnosis import RUNTIME_RESTARTED
 from agent_operator.core.diagnosis.text import clean
 from agent_operator.core.plan import Event
-from agent_operator.core.reading import mappings, text
+from agent_operator.core.reading import condition_in, mappings, text
 
 NOTE_LIMIT = 1000
 PROMOTED = "RevisionPromoted"
@@ -39,7 +39,7 @@ def _revisions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
 
 
 def _readiness(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
-    before, after = _ready(old), _ready(new)
+    before, after = (condition_in(status, ConditionType.READY) for status in (old, new))
     reason, message = text(after, "reason"), text(after, "message")
     same_reason, was_ready = text(before, "reason") == reason, before.get("status") == "True"
     if reason not in CALM:
@@ -58,10 +58,6 @@ def _restarts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     if not after or after == before:
         return []
     return [Event("Warning", RUNTIME_RESTARTED, after)]
-
-
-def _ready(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    return next((c for c in mappings(status, "conditions") if c.get("type") == ConditionType.READY), {})
 
 
 def _restart(status: Mapping[str, Any]) -> str:

@@ -50,8 +50,12 @@ def at(value: Any, *path: str) -> Any:
 
 def condition(obj: Any, kind: str) -> Mapping[str, Any]:
     """The condition of one type in status.conditions, {} when there is none."""
-    found = (c for c in mappings(obj, "status", "conditions") if c.get("type") == kind)
-    return next(found, {})
+    return condition_in(mapping(obj, "status"), kind)
+
+
+def condition_in(status: Any, kind: str) -> Mapping[str, Any]:
+    """The condition of one type in a status, {} when there is none."""
+    return next((c for c in mappings(status, "conditions") if c.get("type") == kind), {})
 
 
 def timestamp(value: Any) -> datetime | None:

@@ -23,7 +23,7 @@ from agent_operator.core.children.service import url
 from agent_operator.core.conditions import CALM, Situation, Verdict, verdicts
 from agent_operator.core.diagnosis import Diagnosis
 from agent_operator.core.diagnosis.text import clean
-from agent_operator.core.reading import count, formatted, mapping, mappings, text
+from agent_operator.core.reading import condition_in, count, formatted, mapping, mappings, text
 
 EVIDENCE_LIMIT = 600
 REMEDY_LIMIT = 350
@@ -77,14 +77,10 @@ def same_meaning(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
 
 def urgent(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     """Whether a changed status says more than that things are on their way."""
-    before, after = _ready(old), _ready(new)
+    before, after = (condition_in(status, ConditionType.READY) for status in (old, new))
     if text(after, "status") != (text(before, "status") or ConditionStatus.FALSE):
         return True
     return text(after, "reason") not in CALM
-
-
-def _ready(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    return next((c for c in mappings(status, "conditions") if c.get("type") == ConditionType.READY), {})
 
 
 def _normal(status: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +95,7 @@ def _normal(status: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any
 def _condition(
     kind: ConditionType, verdict: Verdict, generation: int, old: Mapping[str, Any], now: datetime
 ) -> dict[str, Any]:
-    before: Mapping[str, Any] = next((c for c in mappings(old, "conditions") if c.get("type") == kind), {})
+    before = condition_in(old, kind)
     since = text(before, "lastTransitionTime") if before.get("status") == verdict.status else ""
     return {
         "type": kind.value,

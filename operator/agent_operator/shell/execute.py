@@ -13,13 +13,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from agent_operator.api.names import LABEL_MANAGED_BY, LABEL_REVISION
+from agent_operator.api.names import LABEL_AGENT, LABEL_MANAGED_BY, LABEL_REVISION
 from agent_operator.core import naming
 from agent_operator.core.plan import Apply, Delete
 from agent_operator.core.reading import text
 from agent_operator.core.snapshot import ApplyFailure, FailureKind
 from agent_operator.observability.metrics import Metrics
-from agent_operator.shell.kinds import AGENT, AGENT_LABEL, DEPLOYMENT, SERVICE, Kind, kind_of
+from agent_operator.shell.kinds import AGENT, DEPLOYMENT, SERVICE, Kind, kind_of
 from agent_operator.shell.kube import (
     FIELD_MANAGER,
     AlreadyExistsError,
@@ -70,11 +70,12 @@ class Executor:
             KubeError: the API server is unavailable; nothing is known, try again later.
             FencedError: leadership ended in between.
         """
+        if not writes:
+            return Written()
         # Taken before the first request: while one is under way the cache goes on, the plan does not.
         children = self._store.indexed(("owner", agent["metadata"]["uid"]))
         result = Written(basis={_place(child): _version(child) for child in children})
-        if writes:
-            result.stale = await self._superseded(agent)
+        result.stale = await self._superseded(agent)
         for write in writes:
             if not result.stale:
                 result.stale = await self._outdated(agent, write, result.basis)
@@ -266,7 +267,7 @@ def _orphan(live: Object, agent: Object) -> bool:
     """Whether an object was made for this agent's name and left behind on purpose (--cascade=orphan)."""
     labels = live["metadata"].get("labels") or {}
     ours = (
-        labels.get(AGENT_LABEL) == agent["metadata"]["name"] and labels.get(LABEL_MANAGED_BY) == FIELD_MANAGER
+        labels.get(LABEL_AGENT) == agent["metadata"]["name"] and labels.get(LABEL_MANAGED_BY) == FIELD_MANAGER
     )
     return ours and controller_of(live) is None
 

@@ -64,16 +64,12 @@ _BY_STATUS: Mapping[int, type[KubeError]] = {
     500: InternalError,
 }
 
-
 _NEVER_TYPED = ("failed to create typed patch object", "failed to convert new object")
 """How the API server words, as if it were its own fault, that a field is unknown or of another type."""
 
 
 class FencedError(KubeError):
     """The lease is not certainly ours for as long as the write may take, so it was not sent."""
-
-
-_NOT_OF_THE_KIND = ("failed to create typed patch object", "failed to convert new object")
 
 
 def error_from(status: int, body: bytes) -> KubeError:
@@ -87,8 +83,6 @@ def error_from(status: int, body: bytes) -> KubeError:
     if reason == "AlreadyExists":
         return AlreadyExistsError(message, status)
     if status == 500 and message.startswith(_NEVER_TYPED):
-        return InvalidError(message, status)
-    if status == 500 and message.startswith(_NOT_OF_THE_KIND):
         return InvalidError(message, status)
     return _BY_STATUS.get(status, UnavailableError)(message or f"HTTP {status}", status)
 

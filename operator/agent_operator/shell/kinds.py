@@ -1,4 +1,4 @@
-"""The kinds the operator touches. Layer: shell; imports the standard library only.
+"""The kinds the operator touches. Layer: shell; imports api.names.
 
 The one idea: the set of kinds is small and fixed, so their plurals are a table and no discovery request
 is made before the first useful one. Secrets are absent on purpose.
@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-API_GROUP = "agentoperator.dev"
-AGENT_LABEL = "agentoperator.dev/agent"
-SHARD_LABEL = "agentoperator.dev/shard"
+from agent_operator.api.names import LABEL_AGENT, LABEL_SHARD
 
 
 class Kind(NamedTuple):
@@ -52,7 +50,7 @@ EVENT = Kind("events.k8s.io/v1", "Event", "events")
 
 CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET)
 WATCHED = (AGENT, *CHILDREN, POD)
-"""What is listed and watched; all but AGENT only where AGENT_LABEL exists."""
+"""What is listed and watched; all but AGENT only where LABEL_AGENT exists."""
 
 _BY_NAME = {(k.api_version, k.kind): k for k in (*WATCHED, LEASE, EVENT)}
 
@@ -75,7 +73,7 @@ def selector_of(kind: Kind, shard: str | None = None) -> str:
 
     `shard`: only what has this shard's label, "" for what has none; None for everything.
     """
-    chosen = [] if kind == AGENT else [AGENT_LABEL]
+    chosen = [] if kind == AGENT else [LABEL_AGENT]
     if shard is not None:
-        chosen.append(f"{SHARD_LABEL}={shard}" if shard else f"!{SHARD_LABEL}")
+        chosen.append(f"{LABEL_SHARD}={shard}" if shard else f"!{LABEL_SHARD}")
     return ",".join(chosen)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from agent_operator.api.names import GROUP, LABEL_AGENT
 from agent_operator.core.snapshot import ApplyFailure, Defaults, Snapshot
-from agent_operator.shell.kinds import AGENT, AGENT_LABEL, API_GROUP, Kind
+from agent_operator.shell.kinds import AGENT, Kind
 from agent_operator.shell.kube import Object
 
 _BULKY_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
@@ -63,7 +64,7 @@ def owning_agent(obj: Mapping[str, Any]) -> Mapping[str, Any] | None:
     reference = controller_of(obj)
     if reference is None or reference.get("kind") != AGENT.kind:
         return None
-    return reference if str(reference.get("apiVersion", "")).split("/")[0] == API_GROUP else None
+    return reference if str(reference.get("apiVersion", "")).split("/")[0] == GROUP else None
 
 
 def key_of(obj: Mapping[str, Any]) -> Key | None:
@@ -75,7 +76,7 @@ def key_of(obj: Mapping[str, Any]) -> Key | None:
     if obj.get("kind") == AGENT.kind and obj.get("apiVersion") == AGENT.api_version:
         return Key(meta["namespace"], meta["name"])
     reference = owning_agent(obj)
-    name = reference["name"] if reference else (meta.get("labels") or {}).get(AGENT_LABEL)
+    name = reference["name"] if reference else (meta.get("labels") or {}).get(LABEL_AGENT)
     return Key(meta["namespace"], name) if name else None
 
 
@@ -92,7 +93,7 @@ def index_values(obj: Mapping[str, Any]) -> Iterable[Hashable]:
         yield ("owner", reference.get("uid"))
     if obj.get("kind") == "Pod":
         meta = obj["metadata"]
-        yield ("pods", meta["namespace"], (meta.get("labels") or {}).get(AGENT_LABEL))
+        yield ("pods", meta["namespace"], (meta.get("labels") or {}).get(LABEL_AGENT))
 
 
 def trim(obj: Object) -> Object:

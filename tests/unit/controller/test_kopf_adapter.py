@@ -12,12 +12,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from agent_operator.api.names import LABEL_AGENT
 from agent_operator.controller import kopf_adapter
 from agent_operator.controller.cache import Cache
 from agent_operator.controller.informer import Informer
 from agent_operator.controller.queue import WorkQueue
 from agent_operator.observability.metrics import Metrics
-from agent_operator.shell.kinds import AGENT, AGENT_LABEL, POD, WATCHED, Kind, selector_of
+from agent_operator.shell.kinds import AGENT, POD, WATCHED, Kind, selector_of
 from agent_operator.shell.snapshots import Key, key_of
 
 KOPF_NEEDS = {"apiextensions.k8s.io/v1": [("CustomResourceDefinition", "customresourcedefinitions")]}
@@ -86,7 +87,7 @@ class ApiServer:
 def obj(kind: Kind, name: str, version: int) -> dict[str, Any]:
     meta = {
         "name": name, "namespace": "ns", "uid": f"{kind.kind}-{name}", "resourceVersion": str(version),
-        "labels": {AGENT_LABEL: "geo"},
+        "labels": {LABEL_AGENT: "geo"},
         # Another operator's kopf finalizer: ours must leave it where it is.
         "finalizers": ["kopf.zalando.org/KopfFinalizerMarker"],
     }  # fmt: skip
@@ -142,7 +143,7 @@ async def test_kopf_lists_watches_and_writes_nothing() -> None:
         await api.server.close()
     assert {method for method, _, _ in api.requests} == {"GET"}
     selectors = {path.split("/")[-1]: selector for _, path, selector in api.requests if "/" in path}
-    assert selectors[POD.plural] == AGENT_LABEL
+    assert selectors[POD.plural] == LABEL_AGENT
     assert selectors[AGENT.plural] == ""
     assert all("secrets" not in path for _, path, _ in api.requests)
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from agent_operator.api.names import LABEL_AGENT
 from agent_operator.controller.cache import Cache
 from agent_operator.core.plan import Apply, Delete
 from agent_operator.observability.metrics import Metrics
 from agent_operator.shell.execute import Executor, Written
-from agent_operator.shell.kinds import AGENT, AGENT_LABEL, CONFIG_MAP, DEPLOYMENT, SERVICE
+from agent_operator.shell.kinds import AGENT, CONFIG_MAP, DEPLOYMENT, SERVICE
 from agent_operator.shell.kube import (
     ForbiddenError,
     InternalError,
@@ -129,7 +130,7 @@ def test_a_child_the_cache_had_missed_is_adopted_without_a_write() -> None:
 
 def test_what_was_left_behind_on_purpose_is_taken_up_again() -> None:
     bench = Bench()
-    labels = {AGENT_LABEL: "geo", "app.kubernetes.io/managed-by": "agent-operator"}
+    labels = {LABEL_AGENT: "geo", "app.kubernetes.io/managed-by": "agent-operator"}
     wanted = bench.child(spec={"ports": []})
     wanted["metadata"]["labels"] = labels
     bench.write(create(wanted))
