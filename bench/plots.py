@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pygal
@@ -29,10 +30,6 @@ def bursts() -> dict[str, list[dict[str, Any]]]:
     return {side: details[side] for side, _ in SIDES}
 
 
-def middle(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
-
-
 def chart(title: str, labels: list[str], series: dict[str, list[float]], unit: str) -> pygal.Bar:
     """Bars beside each other, one group a label."""
     bars = pygal.Bar(
@@ -51,19 +48,19 @@ def draw() -> list[str]:
     found = bursts()
     latency = {
         title: [
-            middle([one["parent_to_last_child_seconds"][quantile] for one in found[side]])
+            median([one["parent_to_last_child_seconds"][quantile] for one in found[side]])
             for quantile in ("p50", "p99")
         ]
         for side, title in SIDES
     }
     costs = {
         title: [
-            middle([one["writes_per_object"] for one in found[side]]),
-            middle([one["cpu_ms_per_object"] for one in found[side]]),
+            median([one["writes_per_object"] for one in found[side]]),
+            median([one["cpu_ms_per_object"] for one in found[side]]),
         ]
         for side, title in SIDES
     }
-    memory = {title: [middle([one["rss_mib"] for one in found[side]])] for side, title in SIDES}
+    memory = {title: [median([one["rss_mib"] for one in found[side]])] for side, title in SIDES}
     pictures = {
         "operator-latency.svg": chart(
             "1,000 agents at once: from an agent to its last child", ["median", "p99"], latency, "s"

@@ -47,14 +47,12 @@ def beside_bare() -> Runs:
     )
 
 
-def daily(
-    part: str, pick: Callable[[Found], float | None], peer: str = "controller-runtime"
-) -> Callable[[], Runs]:
+def daily(part: str, pick: Callable[[Found], float | None]) -> Callable[[], Runs]:
     """A figure of the work on 1,000 agents that exist; the other sides' are kept as details."""
 
     def measure() -> Runs:
         found = standard()["daily"]
-        theirs = pick(found[peer][part])
+        theirs = pick(found["controller-runtime"][part])
         return Runs(
             ours=[_some(pick(found["ours"][part]))],
             peer=[] if theirs is None else [theirs],
@@ -64,14 +62,14 @@ def daily(
     return measure
 
 
-def fleet(pick: Callable[[Found], float], *, peer: bool = True) -> Callable[[], Runs]:
+def fleet(pick: Callable[[Found], float]) -> Callable[[], Runs]:
     """A figure of the 5,000."""
 
     def measure() -> Runs:
         found = large()
         return Runs(
             ours=[pick(found["ours"])],
-            peer=[pick(found["controller-runtime"])] if peer else [],
+            peer=[pick(found["controller-runtime"])],
             details={side: found[side] for side in ("ours", "controller-runtime", "bare")},
         )
 
@@ -83,7 +81,7 @@ def throughput_beside_bare() -> Runs:
     found = large()
     creation, bare = found["ours"]["creation"], found["bare"]
     return Runs(
-        ours=[creation["objects"] / creation["converged_seconds"]],
+        ours=[_per_second(found["ours"])],
         peer=[bare["objects"] / bare["seconds"]],
         details={"ours": creation, "bare": bare},
     )

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -25,8 +24,9 @@ from bench.fleet.client import Client, run
 from bench.fleet.scenarios import Load
 from bench.fleet.sides import GO, NAIVE, OURS, Running, Side, prepare, running
 from bench.peers.equality import assert_equal_output
-from tests.support.audit import AuditMark
+from tests.support.audit import AuditMark, Request
 from tests.support.kubectl import Kubectl
+from tests.support.processes import free_port
 
 Figures = dict[str, Any]
 RESTART_PATIENCE_SECONDS = 120.0
@@ -51,9 +51,10 @@ def say(text: str) -> None:
     print(f"    {time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
-def free_port() -> int:
-    with socket.create_server(("", 0)) as listener:
-        return int(listener.getsockname()[1])
+def noted(who: str, what: str, figures: Figures) -> Figures:
+    """The figures, told on the way: a run takes long."""
+    say(f"{who}: {what} {json.dumps(figures)}")
+    return figures
 
 
 @contextmanager
@@ -82,30 +83,27 @@ def burst(side: Side, folder: Path, sizes: Sizes) -> Figures:
     """Everything that is measured with one set of objects."""
     with turn(side, folder) as (operator, space):
         found: Figures = {"rss_mib_at_0": round(operator.rss_mib(), 1)}
-        found["burst"] = scenarios.create(side, operator, space, Load(range(sizes.objects), 0))
-        say(f"{side.name}: burst {json.dumps(found['burst'])}")
+        load = Load(range(sizes.objects), 0)
+        found["burst"] = noted(side.name, "burst", scenarios.create(side, operator, space, load))
     return found
 
 
 def daily_work(side: Side, folder: Path, sizes: Sizes) -> Figures:
     """What happens to agents that exist."""
-    with ExitStack() as stack:
-        operator, space = stack.enter_context(turn(side, folder))
-        found: Figures = {}
-        numbers = range(sizes.objects)
+    numbers, parts = range(sizes.objects), dict[str, Figures]()
+    with turn(side, folder) as (operator, space):
+
+        def note(part: str, figures: Figures) -> None:
+            parts[part] = noted(side.name, part, figures)
+
         paced = Load(numbers[: sizes.paced], 0, sizes.paced_per_second)
-        found["paced"] = scenarios.create(side, operator, space, paced)
-        say(f"{side.name}: paced {json.dumps(found['paced'])}")
+        note("paced", scenarios.create(side, operator, space, paced))
         scenarios.create(side, operator, space, Load(numbers[sizes.paced :], 0))
-        found["update"] = scenarios.update_all(side, operator, space, sizes.objects, 1)
-        say(f"{side.name}: update {json.dumps(found['update'])}")
-        found["edits"] = scenarios.quick_edits(side, operator, space, 0)
-        say(f"{side.name}: edits {json.dumps(found['edits'])}")
-        found["lost"] = scenarios.lose_children(side, operator, space, sizes.lost)
-        say(f"{side.name}: lost {json.dumps(found['lost'])}")
-        found["idle"] = scenarios.idle(side, space, sizes.idle_seconds)
-        say(f"{side.name}: idle {json.dumps(found['idle'])}")
-    return found
+        note("update", scenarios.update_all(side, operator, space, sizes.objects, 1))
+        note("edits", scenarios.quick_edits(side, operator, space, 0))
+        note("lost", scenarios.lose_children(side, operator, space, sizes.lost))
+        note("idle", scenarios.idle(side, space, sizes.idle_seconds))
+    return parts
 
 
 def restart(side: Side, folder: Path, space: str, numbers: int, idle: float) -> Figures:
@@ -119,32 +117,31 @@ def restart(side: Side, folder: Path, space: str, numbers: int, idle: float) -> 
             await client.send("POST", path, side.manifest(scenarios.name(numbers), 1))
 
         run(session)
-        while not _children_of(side, trail.read(mark, space), numbers):
+        while not _children_of(side, mark.requests(space), numbers):
             if time.time() - began > RESTART_PATIENCE_SECONDS:
                 raise AssertionError(f"{side.name} has not looked at a new agent after a restart")
             time.sleep(0.5)
         scenarios.settle(mark, side, space)
-        writes = trail.by(side.user, trail.read(mark, space))
+        writes = trail.by(side.user, mark.requests(space))
         first = min(w.at for w in _children_of(side, writes, numbers))
         found: Figures = {
             "objects": numbers,
             "first_useful_reconcile_seconds": round(first - began, 2),
-            "writes_to_the_others": sum(w.agent != scenarios.name(numbers) for w in writes),
+            "writes_to_the_others": sum(trail.agent_of(w) != scenarios.name(numbers) for w in writes),
             "cpu_seconds": round(operator.cpu_seconds(), 1),
             "rss_mib": round(operator.rss_mib(), 1),
         }
-        say(f"{side.name}: restart {json.dumps(found)}")
+        noted(side.name, "restart", found)
         if idle:
-            found["idle"] = scenarios.idle(side, space, idle)
+            found["idle"] = noted(side.name, "idle", scenarios.idle(side, space, idle))
             found["rss_mib_after_idle"] = round(operator.rss_mib(), 1)
-            say(f"{side.name}: idle {json.dumps(found['idle'])}")
     return found
 
 
-def _children_of(side: Side, requests: list[trail.Request], number: int) -> list[trail.Request]:
+def _children_of(side: Side, requests: Iterable[Request], number: int) -> list[Request]:
     """What the side wrote of one agent's children."""
-    agent = scenarios.name(number)
-    return [w for w in trail.by(side.user, requests) if w.agent == agent and w.resource in trail.CHILDREN]
+    agent, writes = scenarios.name(number), trail.by(side.user, requests)
+    return [w for w in writes if trail.agent_of(w) == agent and w.resource in trail.CHILDREN]
 
 
 def many(side: Side, folder: Path, sizes: Sizes, *, remove: bool) -> Figures:
@@ -153,9 +150,9 @@ def many(side: Side, folder: Path, sizes: Sizes, *, remove: bool) -> Figures:
         with running(side, space, free_port(), folder) as operator:
             time.sleep(5)
             before = nodes.footprint()
-            found = {"creation": scenarios.create(side, operator, space, Load(range(sizes.large), 1))}
+            creation = scenarios.create(side, operator, space, Load(range(sizes.large), 1))
+            found = {"creation": noted(side.name, str(sizes.large), creation)}
             found["control_plane_mib"] = {"before": before, "after": nodes.footprint()}
-            say(f"{side.name}: {sizes.large} {json.dumps(found['creation'])}")
         idle = sizes.large_idle_seconds if side is OURS else 0.0
         found["restart"] = restart(side, folder, space, sizes.large, idle)
         if remove:
@@ -182,8 +179,7 @@ def bare_turn(load: Load, *, remove: bool = True) -> Figures:
         found = scenarios.bare(space, load)
         if remove:
             scenarios.remove(GO, space)
-    say(f"bare client: {json.dumps(found)}")
-    return found
+    return noted("bare client", "the same writes", found)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +18,7 @@ from bench.fleet import trail
 from bench.fleet.client import MERGE, Client, in_parallel, run
 from bench.fleet.sides import GO, Running, Side
 from bench.peers import children
-from tests.support.audit import AuditMark
+from tests.support.audit import AuditMark, Request
 
 QUIET_SECONDS = 5.0
 READS = ('"verb":"get"', '"verb":"list"', '"verb":"watch"', '"resource":"leases"')
@@ -32,7 +33,7 @@ PLURALS = {
 class Watched:
     """What happened between the mark and the quiet, and what it cost."""
 
-    requests: list[trail.Request] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     cpu_seconds: float = 0.0
     rss_mib: float = 0.0
     reconciles: float | None = None
@@ -43,20 +44,17 @@ def name(number: int) -> str:
 
 
 @contextmanager
-def watched(side: Side, operator: Running | None, namespace: str) -> Any:
+def watched(side: Side, operator: Running, namespace: str) -> Iterator[Watched]:
     """Records what a block of requests leads to, until the side is quiet."""
     found = Watched()
-    mark = AuditMark()
-    before = operator.cpu_seconds() if operator else 0.0
-    reconciles = operator.reconciles() if operator else None
+    mark, cpu, reconciles = AuditMark(), operator.cpu_seconds(), operator.reconciles()
     yield found
     settle(mark, side, namespace)
-    if operator:
-        found.cpu_seconds = operator.cpu_seconds() - before
-        found.rss_mib = operator.rss_mib()
-        after = operator.reconciles()
-        found.reconciles = None if after is None or reconciles is None else after - reconciles
-    found.requests = trail.read(mark, namespace)
+    found.cpu_seconds = operator.cpu_seconds() - cpu
+    found.rss_mib = operator.rss_mib()
+    after = operator.reconciles()
+    found.reconciles = None if after is None or reconciles is None else after - reconciles
+    found.requests = list(mark.requests(namespace))
 
 
 def settle(mark: AuditMark, side: Side, namespace: str) -> None:
@@ -119,7 +117,7 @@ def create(side: Side, operator: Running, namespace: str, load: Load) -> dict[st
     }
 
 
-def _reads(side: Side, requests: list[trail.Request]) -> int:
+def _reads(side: Side, requests: list[Request]) -> int:
     return sum(r.user == side.user and r.verb == "get" and r.resource != "leases" for r in requests)
 
 
@@ -201,7 +199,7 @@ def idle(side: Side, namespace: str, seconds: float) -> dict[str, Any]:
     """What is written while nothing happens."""
     mark = AuditMark()
     time.sleep(seconds)
-    writes = trail.by(side.user, trail.read(mark, namespace))
+    writes = trail.by(side.user, mark.requests(namespace))
     return {"seconds": seconds, "writes": len(writes)}
 
 
@@ -244,10 +242,9 @@ def bare(namespace: str, load: Load) -> dict[str, Any]:
 
     mark = AuditMark()
     run(session)
-    requests = [r for r in trail.read(mark, namespace) if r.user == "kubernetes-admin" or r.is_write]
-    mine = [
-        r for r in requests if r.resource in trail.CHILDREN | trail.PARENTS and r.user == requests[0].user
-    ]
+    requests = list(mark.requests(namespace))
+    me = next(r.user for r in requests if r.verb == "create" and r.resource in trail.PARENTS)
+    mine = [r for r in requests if r.resource in trail.CHILDREN | trail.PARENTS and r.user == me]
     seconds = mine[-1].at - mine[0].at
     return {"objects": len(load.numbers), "seconds": round(seconds, 2), "writes": trail.counted(mine)}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,9 @@ import psutil
 import yaml
 
 from bench.peers import build, children
+from tests.support.accounts import write_kubeconfig
 from tests.support.kubectl import ROOT, Kubectl, wait_for
+from tests.support.processes import answer_of, end, sample
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 SYSTEM = "bench-fleet-system"
@@ -41,7 +42,7 @@ class Side:
     manifest: Callable[[str, int], dict[str, Any]]
     command: Callable[[str, int], list[str]]
     reconciles: str
-    """Regular expression for the samples that count reconciles, "" where there is no such metric."""
+    """The metric that counts reconciles, "" where there is none."""
     in_pod: bool = False
     """Started with the credentials of a pod instead of a kubeconfig, whose loader costs ours memory."""
 
@@ -91,7 +92,7 @@ OURS = Side(
     "/apis/agentoperator.dev/v1alpha1/namespaces/{namespace}/agentdeployments",
     children.ours_manifest,
     _ours,
-    r"^agentoperator_reconcile_total\{.*\} (\S+)$",
+    "agentoperator_reconcile_total",
     in_pod=True,
 )
 NAIVE = Side("naive-kopf", PEER_PATH, children.peer_manifest, _naive, "")
@@ -100,7 +101,7 @@ GO = Side(
     PEER_PATH,
     children.peer_manifest,
     _go,
-    r"^controller_runtime_reconcile_total\{.*\} (\S+)$",
+    "controller_runtime_reconcile_total",
 )
 
 
@@ -128,19 +129,12 @@ class Running:
         """Reconciles since the start, None where the operator does not say."""
         if not self._side.reconciles:
             return None
-        found = re.findall(self._side.reconciles, self.metrics(), re.MULTILINE)
-        return sum(float(value) for value in found)
+        return sample(self.metrics(), self._side.reconciles) or 0.0
 
 
 def answers(port: int) -> bool:
     """Whether an operator answers on its port for probes or metrics."""
-    for path in ("/readyz", "/healthz", "/metrics"):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            continue
-    return False
+    return any(answer_of(port, path)[0] == 200 for path in ("/readyz", "/healthz", "/metrics"))
 
 
 @contextmanager
@@ -184,12 +178,7 @@ def _process(
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, patience=30)
 
 
 def prepare(sides: tuple[Side, ...], folder: Path) -> None:
@@ -212,8 +201,4 @@ def prepare(sides: tuple[Side, ...], folder: Path) -> None:
                 "subjects": [subject],
             }
         )
-        document = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
-        token = kubectl.run("create", "token", side.name, "--duration=6h").strip()
-        document["users"] = [{"name": side.name, "user": {"token": token}}]
-        document["contexts"][0]["context"]["user"] = side.name
-        (folder / f"{side.name}.kubeconfig").write_text(yaml.safe_dump(document))
+        write_kubeconfig(kubectl, side.name, folder / f"{side.name}.kubeconfig", duration="6h")

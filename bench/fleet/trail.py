@@ -6,14 +6,11 @@ those at which a request had been answered.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable
 
-from tests.support.audit import WRITES, AuditMark
+from tests.support.audit import Request
 
 NAME_LENGTH = 6
 """Agents are called a00000 to a99999, so every child's name begins with its agent's."""
@@ -21,48 +18,9 @@ CHILDREN = frozenset({"configmaps", "deployments", "services", "poddisruptionbud
 PARENTS = frozenset({"agentdeployments", "peeragents"})
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request that succeeded."""
-
-    at: float
-    user: str
-    verb: str
-    resource: str
-    subresource: str
-    name: str
-
-    @property
-    def agent(self) -> str:
-        return self.name[:NAME_LENGTH]
-
-    @property
-    def is_write(self) -> bool:
-        return self.verb in WRITES
-
-
-def read(mark: AuditMark, namespace: str) -> list[Request]:
-    """Everything that succeeded in a namespace since the mark, in the order of the log."""
-    return list(_requests(mark, namespace))
-
-
-def _requests(mark: AuditMark, namespace: str) -> Iterator[Request]:
-    needle = f'"namespace":"{namespace}"'
-    for line in mark.lines():
-        if needle not in line:
-            continue
-        event = json.loads(line)
-        reference = event.get("objectRef", {})
-        if event["stage"] != "ResponseComplete" or event["responseStatus"].get("code", 0) >= 400:
-            continue
-        yield Request(
-            at=datetime.fromisoformat(event["stageTimestamp"]).timestamp(),
-            user=event["user"]["username"],
-            verb=event["verb"],
-            resource=reference.get("resource", ""),
-            subresource=reference.get("subresource", ""),
-            name=reference.get("name", ""),
-        )
+def agent_of(request: Request) -> str:
+    """The agent that a request is about."""
+    return request.name[:NAME_LENGTH]
 
 
 def by(user: str, requests: Iterable[Request]) -> list[Request]:
@@ -85,10 +43,10 @@ def counted(writes: Iterable[Request]) -> dict[str, int]:
 
 def latencies(begun: Iterable[Request], ended: Iterable[Request]) -> list[float]:
     """Seconds from each agent's request to the last one that followed from it, sorted."""
-    start = {r.agent: r.at for r in begun}
+    start = {agent_of(r): r.at for r in begun}
     last: dict[str, float] = {}
     for r in ended:
-        last[r.agent] = max(r.at, last.get(r.agent, 0.0))
+        last[agent_of(r)] = max(r.at, last.get(agent_of(r), 0.0))
     return sorted(last[agent] - at for agent, at in start.items() if agent in last)
 
 

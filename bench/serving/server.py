@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from bench.serving.models import ROOT
+from tests.support.processes import free_port
 
 SERVER_CORE, CLIENT_CORE = 0, 1
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -42,12 +42,6 @@ class Serving:
         process = psutil.Process(self.pid)
         every = [process, *process.children(recursive=True)]
         return sum(one.memory_info().rss for one in every) / 2**20
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import uuid
 from collections.abc import Iterator
@@ -13,11 +12,9 @@ import pytest
 from tests.aot.campaign import Outcome, conduct
 from tests.aot.mutations import generate
 from tests.aot.process import operator
-from tests.aot.schema import CRD
 from tests.support.alone import no_installed_operator
+from tests.support.crd import ensure_committed_crd
 from tests.support.kubectl import Kubectl, kubeconfig
-
-CRD_NAME = "agentdeployments.agentoperator.dev"
 
 
 @pytest.fixture(scope="session")
@@ -26,16 +23,7 @@ def committed_crd() -> None:
 
     It stays: whoever else uses the cluster may have come to rely on it.
     """
-    kubectl = Kubectl("default")
-    apply = ("apply", "--server-side", "--field-manager=contract-tests", "-f", str(CRD))
-    installed = kubectl.get("crd", CRD_NAME)
-    if installed is None:
-        kubectl.run(*apply)
-        kubectl.run("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=60s")
-        return
-    wanted = json.loads(kubectl.run(*apply, "--force-conflicts", "--dry-run=server", "-o", "json"))
-    if installed["spec"] != wanted["spec"]:
-        pytest.exit(f"the CRD on the server is not {CRD.name}: install the chart of this checkout", 2)
+    ensure_committed_crd(Kubectl("default"))
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +44,7 @@ def outcome(
     """The campaign, run once."""
     monkeypatch_session.setenv("KUBECONFIG", kubeconfig())
     folder = tmp_path_factory.mktemp("aot")
-    with operator(kubectl, kubectl.namespace, folder) as process:
+    with operator(kubectl, folder) as process:
         found = asyncio.run(conduct(process, generate()))
     report(found)
     return found

@@ -9,25 +9,19 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tests.support.accounts import ACCOUNT, grant_as_the_chart, write_kubeconfig
+from tests.support.kubectl import ROOT, Kubectl, wait_for
+from tests.support.processes import answer_of, end, free_port, sample
 
-from tests.chart.rendering import Rendered, helm
-from tests.support.kubectl import ROOT, Kubectl, kubeconfig, wait_for
-
-ACCOUNT = "agent-operator"
 RUNTIME_IMAGE = "localhost/none:1"
-CHART = ROOT / "charts" / "agent-operator"
 ERRORS = "agentoperator_reconcile_errors_total"
 _ALARMING = re.compile(r"traceback|exception|refused", re.IGNORECASE)
 
@@ -53,20 +47,11 @@ class Operator:
 
     def answer(self, path: str) -> tuple[int, str]:
         """Status and text of one of its endpoints; 0 without an answer."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError as error:
-            return 0, str(error)
+        return answer_of(self.port, path, seconds=10)
 
     def metric(self, name: str) -> float:
-        """Sum of a metric over its labels."""
-        lines = self.answer("/metrics")[1].splitlines()
-        return sum(
-            float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} "))
-        )
+        """Sum of a metric over its labels, 0 when it is not there."""
+        return sample(self.answer("/metrics")[1], name) or 0.0
 
     def alarming_lines(self, expected: set[tuple[str, int]]) -> list[str]:
         """Lines of the log that a person would be called for: errors, tracebacks, what is not JSON.
@@ -88,37 +73,17 @@ def _alarming(line: str, expected: set[tuple[str, int]]) -> bool:
     return entry.get("level") in ("error", "critical") or "exc_info" in entry or bool(_ALARMING.search(line))
 
 
-def _install_account(kubectl: Kubectl, namespace: str) -> None:
-    values = {"watchNamespaces": [namespace]}
-    shown = [f"--show-only=templates/{name}.yaml" for name in ("rbac", "serviceaccount")]
-    done = helm("template", ACCOUNT, str(CHART), "--namespace", namespace, *shown, values=values)
-    assert done.returncode == 0, done.stderr
-    for item in Rendered(done.stdout).objects:
-        kubectl.apply(item)
-
-
-def _kubeconfig(kubectl: Kubectl, folder: Path) -> Path:
-    token = kubectl.run("create", "token", ACCOUNT, "--duration=2h").strip()
-    document = yaml.safe_load(Path(kubeconfig()).read_text())
-    document["users"] = [{"name": ACCOUNT, "user": {"token": token}}]
-    document["contexts"][0]["context"]["user"] = ACCOUNT
-    path = folder / "operator.kubeconfig"
-    path.write_text(yaml.safe_dump(document))
-    return path
-
-
 @contextmanager
-def operator(kubectl: Kubectl, namespace: str, folder: Path) -> Iterator[Operator]:
-    """The operator, ready, for one namespace; stopped by its process at the end."""
-    _install_account(kubectl, namespace)
-    with socket.create_server(("", 0)) as free:
-        port = free.getsockname()[1]
+def operator(kubectl: Kubectl, folder: Path) -> Iterator[Operator]:
+    """The operator, ready, for kubectl's namespace; stopped by its process at the end."""
+    grant_as_the_chart(kubectl)
+    namespace, port = kubectl.namespace, free_port()
     command = [sys.executable, "-m", "agent_operator"]
     command += [f"--runtime-image={RUNTIME_IMAGE}", f"--http-port={port}"]
     command += [f"--watch-namespaces={namespace}", f"--lease-namespace={namespace}"]
     environment = {
         **os.environ,
-        "KUBECONFIG": str(_kubeconfig(kubectl, folder)),
+        "KUBECONFIG": str(write_kubeconfig(kubectl, ACCOUNT, folder / "operator.kubeconfig")),
         "PYTHONPATH": f"{ROOT}/operator:{ROOT}",
         "PYTHONFAULTHANDLER": "1",
     }
@@ -135,9 +100,4 @@ def operator(kubectl: Kubectl, namespace: str, folder: Path) -> Iterator[Operato
         )
         yield running
     finally:
-        process.terminate()
-        try:
-            process.wait(40)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.kubectl import ROOT, Kubectl, kubeconfig
+from tests.support.crd import ensure_committed_crd, remove_crd
+from tests.support.kubectl import Kubectl, kubeconfig
 
-CRD = ROOT / "crds" / "agentoperator.dev_agentdeployments.yaml"
-CRD_NAME = "agentdeployments.agentoperator.dev"
 Manifest = dict[str, Any]
 
 
@@ -32,18 +31,10 @@ def merge(base: Any, patch: Any) -> Any:
 def crd() -> Iterator[Kubectl]:
     """kubectl against a server that has the committed CRD."""
     kubectl = Kubectl("default")
-    apply = ("apply", "--server-side", "--field-manager=contract-tests", "-f", str(CRD))
-    installed = kubectl.get("crd", CRD_NAME)
-    if installed is None:
-        kubectl.run(*apply)
-        kubectl.run("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=60s")
-        yield kubectl
-        kubectl.run("delete", "crd", CRD_NAME, "--timeout=120s", timeout=130)
-        return
-    wanted = json.loads(kubectl.run(*apply, "--force-conflicts", "--dry-run=server", "-o", "json"))
-    if installed["spec"] != wanted["spec"]:
-        pytest.exit(f"the CRD on the server is not {CRD.name}: install the chart of this checkout", 2)
+    installed_here = ensure_committed_crd(kubectl)
     yield kubectl
+    if installed_here:
+        remove_crd(kubectl)
 
 
 @pytest.fixture(scope="session")

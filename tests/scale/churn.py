@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 from bench.fleet.client import MERGE, Client
 from bench.fleet.scenarios import PLURALS
 from bench.fleet.sides import OURS, Running
+from tests.support.processes import sample
 
 PER_SECOND = 5.0
 MOST_AGENTS = 150
@@ -77,7 +77,7 @@ class Churn:
         self.findings.seconds = round(time.monotonic() - began, 1)
         await self._judge(client)
         watching.cancel()
-        self.findings.errors = _sample(self._operator.metrics(), "agentoperator_reconcile_errors_total")
+        self.findings.errors = sample(self._operator.metrics(), "agentoperator_reconcile_errors_total") or 0.0
 
     async def _one(self, client: Client) -> None:
         kinds = ["create"] * (3 if len(self._wanted) < MOST_AGENTS else 0)
@@ -108,18 +108,18 @@ class Churn:
 
     async def _kill(self, client: Client, name: str) -> None:
         """A pod of the agent is deleted, as a node failure or an eviction would."""
-        selector = f"labelSelector=agentoperator.dev%2Fagent%3D{name}"
-        path = f"/api/v1/namespaces/{self._namespace}/pods"
-        for pod in (await client.send("GET", f"{path}?{selector}&limit=1"))["items"]:
-            await client.send("DELETE", f"{path}/{pod['metadata']['name']}")
+        await self._hit(client, f"/api/v1/namespaces/{self._namespace}/pods", name)
 
     async def _lose(self, client: Client, name: str) -> None:
         """One of the agent's children is deleted by hand."""
         plural = self._random.choice(sorted(PLURALS))
+        await self._hit(client, PLURALS[plural].format(self._namespace), name)
+
+    async def _hit(self, client: Client, path: str, name: str) -> None:
+        """Deletes the first of the agent's objects in a collection, if there is one."""
         selector = f"labelSelector=agentoperator.dev%2Fagent%3D{name}"
-        path = PLURALS[plural].format(self._namespace)
-        for child in (await client.send("GET", f"{path}?{selector}&limit=1"))["items"]:
-            await client.send("DELETE", f"{path}/{child['metadata']['name']}")
+        for found in (await client.send("GET", f"{path}?{selector}&limit=1"))["items"]:
+            await client.send("DELETE", f"{path}/{found['metadata']['name']}")
 
     async def _delete(self, client: Client, name: str) -> None:
         del self._wanted[name]
@@ -137,8 +137,8 @@ class Churn:
                     at=round(time.monotonic() - began, 1),
                     rss_mib=round(self._operator.rss_mib(), 1),
                     files=self._operator.files(),
-                    tasks=_sample(text, "agentoperator_tasks"),
-                    depth=_sample(text, "workqueue_depth"),
+                    tasks=sample(text, "agentoperator_tasks") or 0.0,
+                    depth=sample(text, "workqueue_depth") or 0.0,
                 )
             )
             await asyncio.sleep(SAMPLE_SECONDS)
@@ -184,8 +184,3 @@ def _unlike(agent: dict[str, Any], replicas: int) -> str:
     if conditions["Ready"] != ("True" if replicas else "False") or conditions["Reconciling"] != "False":
         return str(conditions)
     return ""
-
-
-def _sample(text: str, name: str) -> float:
-    """Sum of a metric's samples in an exposition."""
-    return sum(float(v) for v in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))

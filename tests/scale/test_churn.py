@@ -16,10 +16,11 @@ from pathlib import Path
 
 from bench.fleet import scenarios
 from bench.fleet.client import Client
-from bench.fleet.experiment import free_port, namespace
+from bench.fleet.experiment import namespace
 from bench.fleet.nodes import simulated
 from bench.fleet.sides import OURS, prepare, running
 from tests.scale.churn import Churn, Findings
+from tests.support.processes import free_port
 
 SECONDS = float(os.environ.get("CHURN_SECONDS", "600"))
 NODES = 10

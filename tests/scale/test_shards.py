@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from bench.fleet import scenarios, trail
-from bench.fleet.experiment import free_port, namespace
+from bench.fleet.experiment import namespace
 from bench.fleet.nodes import simulated
 from bench.fleet.sides import OURS, prepare, running, shard
 from tests.support.audit import AuditMark
 from tests.support.kubectl import Kubectl, wait_for
+from tests.support.processes import free_port
 
 A, B = shard("a"), shard("b")
 SHARD = "agentoperator.dev/shard"
@@ -48,10 +49,8 @@ def labelled(number: int, label: str | None) -> dict[str, Any]:
 
 def writers(kubectl: Kubectl, mark: AuditMark, agent: str) -> set[str]:
     """Which of the two operators wrote anything of an agent since the mark."""
-    requests = trail.read(mark, kubectl.namespace)
-    return {
-        side.name for side in (A, B) for write in trail.by(side.user, requests) if write.agent == agent
-    }  # fmt: skip
+    about = [r for r in mark.requests(kubectl.namespace) if trail.agent_of(r) == agent]
+    return {side.name for side in (A, B) if trail.by(side.user, about)}
 
 
 def test_both_operators_lead_at_once_each_under_a_lease_of_its_own(fleet: tuple[Kubectl, AuditMark]) -> None:

@@ -9,9 +9,12 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 OPERATOR = "system:serviceaccount:agent-operator-system:agent-operator"
+NOT_COUNTED = frozenset({"leases", "selfsubjectaccessreviews"})
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
 
@@ -19,6 +22,23 @@ def audit_log() -> Path:
     """The embedded cluster's audit log; elsewhere AUDIT_LOG names it."""
     state = Path(os.environ.get("LOCAL_CLUSTER_DIR", "/var/lib/agent-operator-cluster"))
     return Path(os.environ.get("AUDIT_LOG", state / "logs" / "audit.log"))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request that succeeded. `at`: when it had been answered, in seconds since 1970."""
+
+    at: float
+    user: str
+    verb: str
+    namespace: str
+    resource: str
+    subresource: str
+    name: str
+
+    @property
+    def is_write(self) -> bool:
+        return self.verb in WRITES
 
 
 class AuditMark:
@@ -39,23 +59,33 @@ class AuditMark:
             return
         raise AssertionError("the audit log was rotated during the measurement: take a new mark")
 
-    def writes(self, user: str = OPERATOR, namespace: str | None = None) -> Counter[str]:
-        """Successful writes by `user`, as {"verb resource[/subresource] name": count}; Leases left out."""
-        found: Counter[str] = Counter()
+    def requests(self, namespace: str | None = None) -> Iterator[Request]:
+        """Every request that succeeded after the mark, in the order of the log."""
+        needle = f'"namespace":"{namespace}"' if namespace else ""
         for line in self.lines():
+            if needle not in line:
+                continue
             event = json.loads(line)
             reference = event.get("objectRef", {})
-            if event["stage"] != "ResponseComplete" or event["verb"] not in WRITES:
-                continue
-            if event["user"]["username"] != user or reference.get("resource") in {
-                "leases",
-                "selfsubjectaccessreviews",
-            }:
+            if event["stage"] != "ResponseComplete" or event.get("responseStatus", {}).get("code", 0) >= 400:
                 continue
             if namespace and reference.get("namespace") != namespace:
                 continue
-            if event.get("responseStatus", {}).get("code", 0) >= 400:
-                continue
-            resource = "/".join(filter(None, (reference.get("resource"), reference.get("subresource"))))
-            found[f"{event['verb']} {resource} {reference.get('name', '')}"] += 1
+            yield Request(
+                at=datetime.fromisoformat(event["stageTimestamp"]).timestamp(),
+                user=event["user"]["username"],
+                verb=event["verb"],
+                namespace=reference.get("namespace", ""),
+                resource=reference.get("resource", ""),
+                subresource=reference.get("subresource", ""),
+                name=reference.get("name", ""),
+            )
+
+    def writes(self, user: str = OPERATOR, namespace: str | None = None) -> Counter[str]:
+        """Successful writes by `user`, as {"verb resource[/subresource] name": count}; Leases left out."""
+        found: Counter[str] = Counter()
+        for request in self.requests(namespace):
+            if request.user == user and request.is_write and request.resource not in NOT_COUNTED:
+                resource = "/".join(filter(None, (request.resource, request.subresource)))
+                found[f"{request.verb} {resource} {request.name}"] += 1
         return found

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.conformance.cluster.operating import Operator, grant, manifest, wait_observed
+from tests.conformance.cluster.operating import Operator, manifest, wait_observed
+from tests.support.accounts import grant_as_the_chart
 from tests.support.alone import no_installed_operator
 from tests.support.audit import AuditMark
-from tests.support.kubectl import ROOT, Kubectl
-
-CRD = ROOT / "crds" / "agentoperator.dev_agentdeployments.yaml"
-CRD_NAME = "agentdeployments.agentoperator.dev"
+from tests.support.crd import ensure_committed_crd, remove_crd
+from tests.support.kubectl import Kubectl
 
 
 @pytest.fixture(scope="session")
 def crd() -> Iterator[Kubectl]:
     """kubectl where the committed CRD is served; taken away again if nobody else uses it."""
     kubectl = Kubectl("default")
-    apply = ("apply", "--server-side", "--field-manager=conformance-tests", "-f", str(CRD))
-    installed = kubectl.get("crd", CRD_NAME)
-    if installed is None:
-        kubectl.run(*apply)
-        kubectl.run("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=60s")
-    else:
-        wanted = json.loads(kubectl.run(*apply, "--force-conflicts", "--dry-run=server", "-o", "json"))
-        if installed["spec"] != wanted["spec"]:
-            pytest.exit(f"the CRD on the server is not {CRD.name}: install the chart of this checkout", 2)
+    installed_here = ensure_committed_crd(kubectl)
     yield kubectl
-    if installed is None and not kubectl.run("get", "agd", "-A", "-o", "name").strip():
-        kubectl.run("delete", "crd", CRD_NAME, "--timeout=120s", timeout=130)
+    if installed_here and not kubectl.run("get", "agd", "-A", "-o", "name").strip():
+        remove_crd(kubectl)
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +48,7 @@ def kubectl(crd: Kubectl, alone: None) -> Iterator[Kubectl]:
 @pytest.fixture(scope="session")
 def operator(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """The operator, running."""
-    grant(kubectl)
+    grant_as_the_chart(kubectl)
     process = Operator(kubectl, tmp_path_factory.mktemp("operator"))
     try:
         process.start()

@@ -10,58 +10,21 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tests.chart.rendering import Rendered, template
+from tests.support.accounts import ACCOUNT, write_kubeconfig
 from tests.support.audit import AuditMark
-from tests.support.kubectl import ROOT, Kubectl, kubeconfig, wait_for
+from tests.support.kubectl import ROOT, Kubectl, wait_for
+from tests.support.processes import answer_of, end, free_port, sample
 
 Object = dict[str, Any]
-ACCOUNT = "agent-operator"
 NODE_LABEL = "conformance.example.com/node"
 QUIET_SECONDS = 3.0
 CHILDREN = "deployments,services,configmaps,poddisruptionbudgets"
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def grant(kubectl: Kubectl) -> None:
-    """The chart's account, roles and bindings, for this namespace only."""
-    done = template({"watchNamespaces": [kubectl.namespace], "rbac": {"aggregateUserRoles": False}})
-    assert done.returncode == 0, done.stderr
-    wanted = ("ServiceAccount", "Role", "RoleBinding")
-    objects = [obj for kind in wanted for obj in Rendered(done.stdout).all(kind)]
-    for obj in objects:
-        obj["metadata"]["namespace"] = kubectl.namespace
-        for subject in obj.get("subjects", ()):
-            subject["namespace"] = kubectl.namespace
-    kubectl.apply({"apiVersion": "v1", "kind": "List", "items": objects})
-
-
-def credentials(kubectl: Kubectl, folder: Path) -> Path:
-    """A kubeconfig that authenticates as the operator's account."""
-    token = kubectl.run("create", "token", ACCOUNT, "--duration=2h").strip()
-    document = yaml.safe_load(Path(kubeconfig()).read_text())
-    document["users"] = [{"name": ACCOUNT, "user": {"token": token}}]
-    document["contexts"][0]["context"]["user"] = ACCOUNT
-    path = folder / "operator.kubeconfig"
-    path.write_text(yaml.safe_dump(document))
-    path.chmod(0o600)
-    return path
 
 
 class Operator:
@@ -71,7 +34,7 @@ class Operator:
         self.kubectl = kubectl
         self.user = f"system:serviceaccount:{kubectl.namespace}:{ACCOUNT}"
         self.log = folder / "operator.log"
-        self._config = credentials(kubectl, folder)
+        self._config = write_kubeconfig(kubectl, ACCOUNT, folder / "operator.kubeconfig")
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
@@ -106,23 +69,12 @@ class Operator:
         return end(process)
 
     def get(self, path: str, port: int | None = None) -> tuple[int, str]:
-        """Status and body of one of its endpoints; (0, "") when nothing answers."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port or self.port}{path}", timeout=2) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
+        """Status and body of one of its endpoints; status 0 when nothing answers."""
+        return answer_of(port or self.port, path)
 
     def metric(self, name: str) -> float | None:
         """Sum over all label values of a metric, None when it is not there."""
-        lines = [
-            line
-            for line in self.get("/metrics")[1].splitlines()
-            if line.startswith((f"{name}{{", f"{name} "))
-        ]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines) if lines else None
+        return sample(self.get("/metrics")[1], name)
 
     def lines(self) -> list[str]:
         """Everything it ever logged."""
@@ -138,18 +90,6 @@ class Operator:
             if (now := dict(mark.writes(self.user))) != seen:
                 seen, since = now, time.monotonic()
         return seen
-
-
-def end(process: subprocess.Popen[bytes]) -> float:
-    """Ask a process to end, insist after 40 s; the seconds that took."""
-    begin = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(40)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    return time.monotonic() - begin
 
 
 def manifest(name: str, **spec: Any) -> Object:

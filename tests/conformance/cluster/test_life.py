@@ -15,8 +15,6 @@ import pytest
 from tests.conformance.cluster.operating import (
     CHILDREN,
     Operator,
-    end,
-    free_port,
     play_kubelet,
     references,
     selector,
@@ -24,6 +22,7 @@ from tests.conformance.cluster.operating import (
 )
 from tests.support.audit import AuditMark
 from tests.support.kubectl import Kubectl, wait_for
+from tests.support.processes import end, free_port
 
 Create = Callable[..., dict[str, Any]]
 REPAIRS, AGENTS = 48, 6
