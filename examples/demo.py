@@ -26,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 SYSTEM = "agent-operator-system"
 RELEASE = "agent-operator"
+CRD = "agentdeployments.agentoperator.dev"
 MANIFEST = ROOT / "examples" / "geography.yaml"
 AGENT = "geography"
 QUESTION = "What is the capital of France?"
@@ -97,8 +98,22 @@ def install() -> None:
             values += ["--set-string", f"{prefix}.{key}={value}"]
     call(
         "helm", "upgrade", "--install", RELEASE, "charts/agent-operator", "--namespace", SYSTEM,
-        "--create-namespace", "--wait", "--timeout", "3m", *values,
+        "--create-namespace", "--wait", "--timeout", "3m", *adoption(), *values,
     )  # fmt: skip
+
+
+def adoption() -> list[str]:
+    """What lets Helm take over a CRD that was applied by hand: without it the installation is refused.
+
+    A CRD of another release is left to that release, whose name Helm's refusal says.
+    """
+    listed = call("kubectl", "get", "crd", CRD, "--ignore-not-found", "-o", "json")
+    if not listed.strip():
+        return []
+    if "meta.helm.sh/release-name" in json.loads(listed)["metadata"].get("annotations", {}):
+        return []
+    print(f"    {CRD} was applied by hand: this release takes it over", flush=True)
+    return ["--take-ownership", "--force-conflicts"]
 
 
 def apply() -> None:
