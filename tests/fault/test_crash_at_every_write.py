@@ -148,9 +148,9 @@ async def edits_labels_and_owners(world: World) -> None:
 
 
 async def is_refused_then_mended(world: World) -> None:
-    world.change_spec(autoscaling={"maxReplicas": 3}, model=model(2))
+    world.change_spec(tuning={"mode": "Auto"}, model=model(2))
     await asyncio.sleep(20.0)
-    world.change_spec(autoscaling=None)
+    world.change_spec(tuning=None)
 
 
 SCENARIOS: dict[str, Scenario] = {
