@@ -191,7 +191,7 @@ def _configure_logging(config: RuntimeConfig) -> None:
 
 def new_key(options: argparse.Namespace) -> int:
     """Prints a key once, and what the server is told of it."""
-    from agent_runtime.access.keys import new_key as make
+    from agent_runtime.api_keys import new_key as make
 
     made = make()
     print(f"key:    {made.key}")

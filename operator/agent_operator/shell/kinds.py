@@ -45,6 +45,7 @@ SERVICE = Kind("v1", "Service", "services")
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 POD = Kind("v1", "Pod", "pods")
+ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 EVENT = Kind("events.k8s.io/v1", "Event", "events")
 
@@ -52,7 +53,7 @@ CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET)
 WATCHED = (AGENT, *CHILDREN, POD)
 """What is listed and watched; all but AGENT only where LABEL_AGENT exists."""
 
-_BY_NAME = {(k.api_version, k.kind): k for k in (*WATCHED, LEASE, EVENT)}
+_BY_NAME = {(k.api_version, k.kind): k for k in (*WATCHED, ENDPOINT_SLICE, LEASE, EVENT)}
 
 
 def kind_of(obj: Mapping[str, Any]) -> Kind:
