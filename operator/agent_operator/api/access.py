@@ -28,7 +28,7 @@ class Hold(ApiModel):
 
     max_requests: int = Field(
         default=1000,
-        ge=0,
+        ge=1,
         le=100_000,
         description="Requests that each gateway holds; more get 503 with Retry-After.",
     )

@@ -98,6 +98,7 @@ class LastStart(StatusModel):
 class LoadStatus(StatusModel):
     """What the replicas do, in numbers that are kept coarse so that they seldom change."""
 
+    time: Timestamp | None = Field(default=None, description="When the numbers were taken.")
     requests: Count | None = Field(default=None, description="Requests in flight and waiting, all replicas.")
     held: Count | None = Field(default=None, description="Requests that the gateway holds.")
     runs: Count | None = Field(default=None, description="Agent runs that have not ended.")
@@ -189,9 +190,6 @@ class AgentDeploymentStatus(StatusModel):
     )
     scaling: ScalingStatus | None = Field(default=None, description="What scaling wants and did.")
     load: LoadStatus | None = Field(default=None, description="What the replicas do.")
-    gateway_port: Count | None = Field(
-        default=None, description="Port of the gateway that is reserved for this agent."
-    )
     diagnoses: tuple[Diagnosis, ...] = Field(
         default=(), max_length=MAX_DIAGNOSES, description="Faults that were recognised, the newest first."
     )

@@ -1,4 +1,4 @@
-"""What one decision sees. Layer: core, pure; imports the standard library only.
+"""What one decision sees. Layer: core, pure; imports core.signals.
 
 The one idea: everything `reconcile` may depend on is in one value, so a decision can be replayed
 from a test or from a bug report without a cluster.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from agent_operator.core.signals import NOTHING, Signals
 
 __all__ = ["ApplyFailure", "Defaults", "FailureKind", "PodReference", "Snapshot"]
 
@@ -56,3 +58,4 @@ class Snapshot:
     """What could not be written at the last attempt, as data; empty once it succeeds."""
     warnings: tuple[Mapping[str, Any], ...] = ()
     """Events of type Warning (events.k8s.io) about the pods that the plan without them asked for."""
+    signals: Signals = NOTHING

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from agent_operator.api.gateway import LABEL_SLICE_MANAGED_BY, MANAGED_BY
 from agent_operator.api.names import LABEL_AGENT, LABEL_SHARD
 
 
@@ -46,10 +47,13 @@ CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 POD = Kind("v1", "Pod", "pods")
 ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
+ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
+NODE = Kind("v1", "Node", "nodes")
+RESOURCE_QUOTA = Kind("v1", "ResourceQuota", "resourcequotas")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 EVENT = Kind("events.k8s.io/v1", "Event", "events")
 
-CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET)
+CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET, ENDPOINT_SLICE)
 WATCHED = (AGENT, *CHILDREN, POD)
 """What is listed and watched; all but AGENT only where LABEL_AGENT exists."""
 
@@ -75,6 +79,8 @@ def selector_of(kind: Kind, shard: str | None = None) -> str:
     `shard`: only what has this shard's label, "" for what has none; None for everything.
     """
     chosen = [] if kind == AGENT else [LABEL_AGENT]
+    if kind == ENDPOINT_SLICE:
+        chosen.append(f"{LABEL_SLICE_MANAGED_BY}={MANAGED_BY}")  # not those Kubernetes makes of our Services
     if shard is not None:
         chosen.append(f"{LABEL_SHARD}={shard}" if shard else f"!{LABEL_SHARD}")
     return ",".join(chosen)

@@ -1,0 +1,16 @@
+"""What one condition says. Layer: core, pure; imports api."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent_operator.api import ConditionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Status, reason and message of one condition."""
+
+    status: ConditionStatus
+    reason: str
+    message: str
