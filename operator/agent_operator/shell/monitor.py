@@ -20,7 +20,9 @@ from agent_operator.api.autoscaling import Autoscaling, AutoscalingProvider
 from agent_operator.core import autoscale, ledger, load
 from agent_operator.core import signals as signals_of
 from agent_operator.core.autoscale import EMPTY, Capacity, Memory, Policy
+
 from agent_operator.core.capacity import Places, capacity
+from agent_operator.core.children.gateway import asked
 from agent_operator.core.ledger import Ledger
 from agent_operator.core.policy import policy
 from agent_operator.core.reading import at, condition, count, mapping, text
@@ -28,6 +30,7 @@ from agent_operator.core.sampling import sampled
 from agent_operator.core.signals import SILENT_AFTER_SECONDS, PodSample, Signals
 from agent_operator.observability.metrics import Metrics
 from agent_operator.shell.kube import Object
+from agent_operator.shell.ports import Ports
 from agent_operator.shell.snapshots import Key
 from agent_runtime.contract import ADMIN_PORT
 from agent_runtime.stats import Stats
@@ -92,14 +95,21 @@ class _Agent:
 
 
 class Monitor:
-    """The records of all agents. `clock` gives Unix seconds; `wake` asks for a decision about a key."""
+    """The records of all agents. `clock` gives Unix seconds; `wake` asks for a decision about a key;
+    without `ports` there is no gateway."""
 
     def __init__(
-        self, metrics: Metrics, *, clock: Callable[[], float], wake: Callable[[Key], None]
+        self,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float],
+        wake: Callable[[Key], None],
+        ports: Ports | None = None,
     ) -> None:
         self._metrics = metrics
         self._clock = clock
         self._wake = wake
+        self._ports = ports
         self._agents: dict[Key, _Agent] = {}
         self._places = Places()
         self.gateways: tuple[str, ...] = ()
@@ -120,6 +130,7 @@ class Monitor:
             silent=self._silent(record),
             held=record.held,
             gateways=self.gateways,
+            free_port=self._ports.free(key) if self._ports and asked(agent) else None,
             memory=record.memory,
             capacity=record.capacity,
             last_start=record.last_start,
@@ -131,6 +142,8 @@ class Monitor:
         """The agent is gone."""
         if self._agents.pop(key, None) is not None:
             self.on_replicas(key, ())
+        if self._ports is not None:
+            self._ports.forget(key)
 
     def answered(self, key: Key, name: str, stats: Stats) -> None:
         """A replica told how it is."""

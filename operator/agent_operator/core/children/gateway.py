@@ -12,6 +12,7 @@ gateway. A selector that matches nothing, instead of none, has Kubernetes remove
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ from agent_operator.api.names import GROUP, RUNTIME_PORT_NAME
 from agent_operator.core import naming
 from agent_operator.core.children.metadata import Owner, metadata
 from agent_operator.core.children.service import PORT
+from agent_operator.core.reading import at, mapping
 
 BEHIND_GATEWAY = {f"{GROUP}/behind": "gateway"}
 """Added to a Service's selector, it matches no pod."""
@@ -48,6 +50,12 @@ class Gateway:
 def wanted(spec: AgentDeploymentSpec) -> bool:
     """Whether the gateway has anything to do with this agent."""
     return always(spec) or _may_sleep(spec)
+
+
+def asked(agent: Mapping[str, Any]) -> bool:
+    """The same of a manifest that may be invalid: whether a port should be kept for it."""
+    spec = mapping(agent, "spec")
+    return at(spec, "autoscaling", "minReplicas") == 0 or at(spec, "access", "gateway") == "Always"
 
 
 def always(spec: AgentDeploymentSpec) -> bool:
