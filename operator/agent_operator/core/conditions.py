@@ -58,6 +58,8 @@ class Situation:
     restarted: Diagnosis | None = None
     advice: str = ""
     """A sentence about what works and may surprise, told while nothing is wrong."""
+    scaling: Verdict | None = None
+    """What changes spec.replicas, None when nothing does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,8 @@ def verdicts(situation: Situation) -> dict[ConditionType, Verdict]:
             Reason.NOT_CONFIGURED,
             "No analysis is asked for: a revision serves as soon as it is ready.",
         ),
-        ConditionType.SCALING_ACTIVE: Verdict(
-            ConditionStatus.FALSE, Reason.FIXED_REPLICAS, "spec.replicas decides."
-        ),
+        ConditionType.SCALING_ACTIVE: situation.scaling
+        or Verdict(ConditionStatus.FALSE, Reason.FIXED_REPLICAS, "spec.replicas decides."),
     }
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from agent_operator.core import drift
+from agent_operator.api.autoscaling import AutoscalingProvider
+from agent_operator.core import drift, scalers
 from agent_operator.core.children.config_map import config_map
 from agent_operator.core.children.deployment import deployment, image_from_spec, recorded
 from agent_operator.core.children.metadata import Owner
@@ -22,10 +23,17 @@ from agent_operator.core.reading import mapping, text
 from agent_operator.core.request import Request
 from agent_operator.core.revision import Revision
 from agent_operator.core.rollout import Decision
+from agent_operator.core.snapshot import Defaults
 
 
 def children(
-    owner: Owner, request: Request, target: Revision, decision: Decision, seen: Observed
+    owner: Owner,
+    request: Request,
+    target: Revision,
+    decision: Decision,
+    seen: Observed,
+    *,
+    defaults: Defaults,
 ) -> list[dict[str, Any]]:
     """Every child that should exist, in the order in which they are needed."""
     existing = seen.deployments.get(target.name)
@@ -45,6 +53,8 @@ def children(
     ]
     if _protected(request):
         wanted.append(pdb(owner))
+    if (scaler := scalers.child(owner, request.spec, defaults, seen)) is not None:
+        wanted.append(scaler)
     return [drift.stamped(child) for child in wanted]
 
 
@@ -61,20 +71,26 @@ def changes(wanted: Iterable[dict[str, Any]], seen: Observed) -> list[Apply]:
     return writes
 
 
-def removals(request: Request, target: Revision, decision: Decision, seen: Observed) -> list[Delete]:
-    """What is wanted no more: Deployments of superseded revisions, their ConfigMaps, a disruption budget."""
+def removals(
+    request: Request, target: Revision, decision: Decision, seen: Observed, defaults: Defaults
+) -> list[Delete]:
+    """What is wanted no more: Deployments of superseded revisions, their ConfigMaps, a disruption budget,
+    a scaler."""
     gone = [seen.deployments[name] for name in decision.remove]
     needed = {target.name, decision.serve}
     needed |= {name for name, live in seen.deployments.items() if _kept(name, live, target, decision)}
     gone += [live for name, live in sorted(seen.config_maps.items()) if name not in needed]
     if not _protected(request):
         gone += [live for (kind, _), live in seen.by_name.items() if kind == "PodDisruptionBudget"]
+    gone += scalers.superseded(request.spec, defaults, seen)
     return [_delete(live) for live in gone if not terminating(live)]
 
 
 def _protected(request: Request) -> bool:
     """Whether a disruption budget could hold anything up; being suspended for a while changes nothing."""
-    return request.spec.replicas > 1
+    scaling = request.spec.autoscaling
+    handed_over = scaling is not None and scaling.provider is not AutoscalingProvider.NATIVE
+    return (scaling.max_replicas if scaling and handed_over else request.spec.replicas) > 1
 
 
 def _kept(name: str, live: Object, target: Revision, decision: Decision) -> bool:

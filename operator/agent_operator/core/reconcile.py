@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from agent_operator.api.names import ANNOTATION_PAUSED, LABEL_SHARD
-from agent_operator.core import desired, findings, observed, request, revision, rollout, status
+from agent_operator.core import desired, findings, observed, request, revision, rollout, scalers, status
 from agent_operator.core.children.metadata import Owner
-from agent_operator.core.conditions import Situation
+from agent_operator.core.conditions import Situation, Verdict
 from agent_operator.core.events import events
 from agent_operator.core.findings import Findings
 from agent_operator.core.observed import Observed
@@ -44,8 +44,9 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
     decision = rollout.decide(
         target=target.name, active=seen.active, revisions=states, wanted_replicas=asked.wanted
     )
-    children = desired.children(owner, asked, target, decision, seen)
-    writes: Writes = (*desired.changes(children, seen), *desired.removals(asked, target, decision, seen))
+    children = desired.children(owner, asked, target, decision, seen, defaults=snapshot.defaults)
+    removals = desired.removals(asked, target, decision, seen, snapshot.defaults)
+    writes: Writes = (*desired.changes(children, seen), *removals)
     blocked = _still_blocked(snapshot.blocked, children)
     if paused := text(agent, "metadata", "annotations", ANNOTATION_PAUSED) == "true":
         decision = Decision(seen.active or "", (), "paused: children are left as they are")
@@ -57,7 +58,8 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
     )  # fmt: skip
     if seen.active is None and any(failure.kind == "Service" for failure in blocked):
         decision = Decision("", (), decision.why)  # whatever is ready, no Service of ours leads there
-    situation = _situation(asked, target, decision, states, found, paused=paused)
+    scaling = scalers.verdict(owner, asked.spec, snapshot.defaults, seen, blocked)
+    situation = _situation(asked, target, decision, states, found, paused=paused, scaling=scaling)
     report = _report(agent, asked, seen, situation)
     return _plan(agent, status.build(agent, owner, situation, report, now), writes, found, decision.why)
 
@@ -117,6 +119,7 @@ def _situation(
     found: Findings,
     *,
     paused: bool,
+    scaling: Verdict | None,
 ) -> Situation:
     by_name = {state.revision: state for state in states}
     server = by_name.get(decision.serve)
@@ -134,6 +137,7 @@ def _situation(
         faults=found.faults,
         restarted=found.restarted,
         advice=asked.advice,
+        scaling=scaling,
     )
 
 

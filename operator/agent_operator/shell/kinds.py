@@ -45,14 +45,21 @@ SERVICE = Kind("v1", "Service", "services")
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 POD = Kind("v1", "Pod", "pods")
+AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+SCALED_OBJECT = Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 EVENT = Kind("events.k8s.io/v1", "Event", "events")
 
-CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET)
+CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET, AUTOSCALER)
 WATCHED = (AGENT, *CHILDREN, POD)
 """What is listed and watched; all but AGENT only where LABEL_AGENT exists."""
 
-_BY_NAME = {(k.api_version, k.kind): k for k in (*WATCHED, LEASE, EVENT)}
+_BY_NAME = {(k.api_version, k.kind): k for k in (*WATCHED, SCALED_OBJECT, LEASE, EVENT)}
+
+
+def watched(*, keda: bool) -> tuple[Kind, ...]:
+    """WATCHED, and where KEDA is used its kind, which other clusters do not have."""
+    return (*WATCHED, SCALED_OBJECT) if keda else WATCHED
 
 
 def kind_of(obj: Mapping[str, Any]) -> Kind:
