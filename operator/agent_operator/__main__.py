@@ -38,7 +38,7 @@ from agent_operator.shell.connection import Connection
 from agent_operator.shell.credentials import NoClusterError, load_credentials, own_namespace
 from agent_operator.shell.execute import Executor
 from agent_operator.shell.http_kube import HttpKube
-from agent_operator.shell.kinds import AGENT, POD, WATCHED, selector_of
+from agent_operator.shell.kinds import AGENT, POD, selector_of, watched
 from agent_operator.shell.pod_warnings import PodWarnings
 from agent_operator.shell.reconciler import Reconciler
 from agent_operator.shell.recorder import Recorder
@@ -125,7 +125,8 @@ def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping
     queue: WorkQueue[Key] = WorkQueue(metrics)
     informer: Informer[Key] = Informer(
         cache, queue, metrics,
-        key_of=key_of, kinds=WATCHED, selector_of=partial(selector_of, shard=settings.shard),
+        key_of=key_of, kinds=watched(keda=settings.keda_enabled),
+        selector_of=partial(selector_of, shard=settings.shard),
         namespaces=settings.watch_namespaces, background=(POD,),
     )  # fmt: skip
     elector = None
@@ -145,7 +146,10 @@ def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping
         warnings=PodWarnings(kube),
         recorder=Recorder(kube, metrics, instance=identity, clock=time.monotonic),
         decide=reconcile,
-        defaults=Defaults(runtime_image=settings.runtime_image),
+        defaults=Defaults(
+            runtime_image=settings.runtime_image,
+            keda_prometheus_address=settings.keda_prometheus_address if settings.keda_enabled else None,
+        ),
         now=lambda: datetime.now(UTC),
         clock=time.monotonic,
     )

@@ -112,17 +112,22 @@ class Autoscaling(ApiModel):
         le=1000,
         description="Provider HPA: scale by the pods' use of CPU in percent of their request, which "
         "metrics-server alone provides, instead of by requests in flight, which need an adapter for the "
-        "runtime's metrics.",
+        "runtime's metrics. Every container needs a cpu request.",
         examples=[80],
     )
     tolerance_percent: int = Field(
-        default=10, ge=0, le=100, description="Deviation from the target, in percent, that changes nothing."
+        default=10,
+        ge=0,
+        le=100,
+        description="Deviation from the target, in percent, that changes nothing; with HPA and KEDA the "
+        "cluster's own tolerance holds.",
     )
     stable_window_seconds: int = Field(
         default=60,
         ge=6,
         le=3600,
-        description="Seconds over which demand is averaged; a tenth of it for the panic that answers a jump.",
+        description="Seconds over which demand is averaged; a tenth of it for the panic that answers a jump. "
+        "Provider Native only.",
     )
     scale_up_delay_seconds: int = Field(
         default=0, ge=0, le=3600, description="Seconds of higher demand before replicas are added."
@@ -131,7 +136,8 @@ class Autoscaling(ApiModel):
         default=60,
         ge=0,
         le=86_400,
-        description="Seconds of lower demand before replicas are removed, the last one included.",
+        description="Seconds of lower demand before replicas are removed, the last one included. HPA and "
+        "KEDA wait at most 3600, KEDA for the last one as long as it says.",
     )
     provider: AutoscalingProvider = Field(
         default=AutoscalingProvider.NATIVE,

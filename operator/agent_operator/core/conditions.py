@@ -26,8 +26,7 @@ from agent_operator.api import ConditionStatus, ConditionType, Reason
 from agent_operator.core.diagnosis import Diagnosis
 from agent_operator.core.diagnosis.text import clean
 from agent_operator.core.request import Refusal
-from agent_operator.core.scaling import FIXED
-from agent_operator.core.verdict import Verdict
+from agent_operator.core.verdict import FIXED, Verdict
 
 CALM = frozenset(
     {Reason.READY, Reason.PROGRESSING, Reason.PARTIALLY_READY, Reason.SUSPENDED, Reason.SCALED_TO_ZERO}

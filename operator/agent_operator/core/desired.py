@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from agent_operator.core import drift
+from agent_operator.core import drift, scalers
 from agent_operator.core.children.config_map import config_map
 from agent_operator.core.children.deployment import deployment, image_from_spec, recorded
 from agent_operator.core.children.gateway import (
@@ -29,9 +29,10 @@ from agent_operator.core.reading import mapping, text
 from agent_operator.core.request import Request
 from agent_operator.core.revision import Revision
 from agent_operator.core.rollout import Decision
+from agent_operator.core.snapshot import Defaults
 
 
-_OF_THE_AGENT = ("EndpointSlice", "PodDisruptionBudget", "Service")
+_OF_THE_AGENT = ("EndpointSlice", "PodDisruptionBudget", "Service", *scalers.HEALTH)
 """Kinds whose objects belong to the agent as a whole, not to one revision."""
 
 
@@ -41,7 +42,8 @@ def children(
     target: Revision,
     decision: Decision,
     seen: Observed,
-    gateway: Gateway | None = None,
+    gateway: Gateway | None,
+    defaults: Defaults,
 ) -> list[dict[str, Any]]:
     """Every child that should exist, in the order in which they are needed."""
     existing = seen.deployments.get(target.name)
@@ -62,6 +64,8 @@ def children(
     ]
     if _protected(request):
         wanted.append(pdb(owner))
+    if (scaler := scalers.child(owner, request.spec, defaults, seen)) is not None:
+        wanted.append(scaler)
     return [drift.stamped(child) for child in wanted]
 
 
@@ -82,7 +86,7 @@ def removals(
     wanted: Iterable[dict[str, Any]], target: Revision, decision: Decision, seen: Observed
 ) -> list[Delete]:
     """What is wanted no more: Deployments of superseded revisions, their ConfigMaps, and what no other
-    revision could need: a disruption budget, the way to the gateway."""
+    revision could need: a disruption budget, the way to the gateway, a scaler."""
     gone = [seen.deployments[name] for name in decision.remove]
     needed = {target.name, decision.serve}
     needed |= {name for name, live in seen.deployments.items() if _kept(name, live, target, decision)}

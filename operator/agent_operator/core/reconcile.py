@@ -22,6 +22,7 @@ from agent_operator.core import (
     request,
     revision,
     rollout,
+    scalers,
     scaling,
     status,
 )
@@ -40,6 +41,7 @@ from agent_operator.core.revision import Revision
 from agent_operator.core.rollout import Decision, RevisionState
 from agent_operator.core.signals import Signals
 from agent_operator.core.snapshot import ApplyFailure, Snapshot
+from agent_operator.core.verdict import FIXED
 from agent_operator.core.victims import deletion_costs
 
 Writes = tuple[Apply | Delete, ...]
@@ -66,7 +68,7 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
         target=target.name, active=seen.active, revisions=states, wanted_replicas=asked.wanted
     )
     gateway = _gateway(asked, seen, signals, states, decision)
-    children = desired.children(owner, asked, target, decision, seen, gateway)
+    children = desired.children(owner, asked, target, decision, seen, gateway, snapshot.defaults)
     writes: Writes = (
         *_farewells(asked, seen, signals),
         *desired.changes(children, seen),
@@ -85,7 +87,8 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
     if seen.active is None and any(failure.kind == "Service" for failure in blocked):
         decision = Decision("", (), decision.why)  # whatever is ready, no Service of ours leads there
     situation = _situation(asked, target, decision, states, found, paused=paused)
-    situation = replace(situation, scaling=scaled.verdict, **_sleep(asked, signals, gateway))
+    verdict = scaled.verdict or scalers.verdict(owner, asked.spec, snapshot.defaults, seen, blocked)
+    situation = replace(situation, scaling=verdict or FIXED, **_sleep(asked, signals, gateway))
     report = _report(agent, asked, seen, situation)
     report = replace(report, **_measured(agent, signals, scaled, now))
     plan = _plan(agent, status.build(agent, owner, situation, report, now), writes, found, decision.why)

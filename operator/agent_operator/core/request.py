@@ -16,6 +16,7 @@ from agent_operator.api import AgentDeploymentSpec, ModelUri, Reason, parse_mode
 from agent_operator.api.agent import SessionStore
 from agent_operator.api.features import unsupported
 from agent_operator.core import autoscale
+from agent_operator.core.children.hpa import cpu_problem
 from agent_operator.core.children.volumes import log_problem
 from agent_operator.core.diagnosis.text import clean
 from agent_operator.core.policy import windows
@@ -93,11 +94,13 @@ def read(agent: Mapping[str, Any]) -> Request | Refusal:
         model = parse_model_uri(spec.model.uri) if spec.model.uri is not None else None
     except ValueError as error:
         return _invalid([f"spec.model.uri: {error}"])
-    if (problem := log_problem(spec, model)) is not None:
-        return _invalid([f"spec.runtime.logging.path: {problem}"])
-    if problems := autoscale.problems(windows(spec.autoscaling)):
-        return _invalid(problems)
-    return Request(spec, model)
+    problems = {
+        "spec.runtime.logging.path": log_problem(spec, model),
+        "spec.autoscaling.targetCPUUtilizationPercent": cpu_problem(spec),
+    }
+    faults = [f"{path}: {problem}" for path, problem in problems.items() if problem is not None]
+    faults += autoscale.problems(windows(spec.autoscaling))
+    return _invalid(faults) if faults else Request(spec, model)
 
 
 def _invalid(faults: list[str]) -> Refusal:

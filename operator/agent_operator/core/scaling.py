@@ -23,7 +23,7 @@ from agent_operator.core.policy import policy
 from agent_operator.core.reading import at, count, formatted, mapping, mappings
 from agent_operator.core.request import Request
 from agent_operator.core.signals import Signals
-from agent_operator.core.verdict import Verdict
+from agent_operator.core.verdict import FIXED, Verdict
 
 REASON_LIMIT = 300
 
@@ -36,13 +36,10 @@ class Scaling:
     """Replicas that shall run now; 0 while suspended."""
     status: Mapping[str, Any] | None
     """status.scaling, None where nothing scales."""
-    verdict: Verdict
-    """Condition ScalingActive."""
+    verdict: Verdict | None
+    """Condition ScalingActive, None where it depends on a scaler that others run."""
     requeue_after: float | None = None
     """Seconds after which time alone may change the number."""
-
-
-FIXED = Verdict(ConditionStatus.FALSE, Reason.FIXED_REPLICAS, "spec.replicas decides.")
 
 
 def decide(agent: Mapping[str, Any], request: Request, signals: Signals, ready: int, now: datetime) -> Scaling:
@@ -52,10 +49,8 @@ def decide(agent: Mapping[str, Any], request: Request, signals: Signals, ready: 
         return Scaling(request.wanted, None, FIXED)
     old = mapping(agent, "status", "scaling")
     if rules.provider is not AutoscalingProvider.NATIVE:
-        scaler = "The HorizontalPodAutoscaler" if rules.provider is AutoscalingProvider.HPA else "KEDA"
-        status = _noted(old, request.spec.replicas, f"{scaler}, or whoever wrote spec.replicas", now)
-        verdict = Verdict(ConditionStatus.TRUE, Reason.EXTERNAL_SCALER, f"{scaler} writes spec.replicas.")
-        return Scaling(request.wanted, status, verdict)
+        why = f"spec.replicas is {request.spec.replicas}, by {rules.provider.value} or by hand"
+        return Scaling(request.wanted, _noted(old, request.spec.replicas, why, now), None)
     if request.spec.suspend:
         verdict = Verdict(ConditionStatus.FALSE, Reason.SUSPENDED, "spec.suspend is true.")
         return Scaling(0, dict(old) or None, verdict)

@@ -22,6 +22,8 @@ class Defaults:
     """What the operator was configured with and the user did not say."""
 
     runtime_image: str
+    keda_prometheus_address: str | None = None
+    """URL of the Prometheus that KEDA asks; None: KEDA is not used."""
 
 
 @dataclass(frozen=True, slots=True)

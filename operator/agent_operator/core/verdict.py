@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent_operator.api import ConditionStatus
+from agent_operator.api import ConditionStatus, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,3 +14,7 @@ class Verdict:
     status: ConditionStatus
     reason: str
     message: str
+
+
+FIXED = Verdict(ConditionStatus.FALSE, Reason.FIXED_REPLICAS, "spec.replicas decides.")
+"""ScalingActive where nothing scales."""

@@ -47,17 +47,23 @@ CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 POD = Kind("v1", "Pod", "pods")
 ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
-ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
+AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+SCALED_OBJECT = Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects")
 NODE = Kind("v1", "Node", "nodes")
 RESOURCE_QUOTA = Kind("v1", "ResourceQuota", "resourcequotas")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 EVENT = Kind("events.k8s.io/v1", "Event", "events")
 
-CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET, ENDPOINT_SLICE)
+CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET, ENDPOINT_SLICE, AUTOSCALER)
 WATCHED = (AGENT, *CHILDREN, POD)
 """What is listed and watched; all but AGENT only where LABEL_AGENT exists."""
 
-_BY_NAME = {(k.api_version, k.kind): k for k in (*WATCHED, ENDPOINT_SLICE, LEASE, EVENT)}
+_BY_NAME = {(k.api_version, k.kind): k for k in (*WATCHED, SCALED_OBJECT, LEASE, EVENT)}
+
+
+def watched(*, keda: bool) -> tuple[Kind, ...]:
+    """WATCHED, and where KEDA is used its kind, which other clusters do not have."""
+    return (*WATCHED, SCALED_OBJECT) if keda else WATCHED
 
 
 def kind_of(obj: Mapping[str, Any]) -> Kind:

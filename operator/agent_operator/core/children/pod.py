@@ -76,7 +76,7 @@ def _container(
             {"name": ADMIN_PORT_NAME, "containerPort": ADMIN_PORT, "protocol": "TCP"},
         ],
         "env": _environment(model),
-        "resources": _resources(spec),
+        "resources": resources(spec),
         **_probes(spec),
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
         "securityContext": {
@@ -121,7 +121,8 @@ def _environment(model: ModelUri | None) -> list[dict[str, Any]]:
     return environment
 
 
-def _resources(spec: AgentDeploymentSpec) -> dict[str, Any]:
+def resources(spec: AgentDeploymentSpec) -> dict[str, Any]:
+    """Requests and limits of the runtime container, before the user's template is laid over it."""
     if spec.resources is None:
         return {}
     limits = _amounts(spec.resources.limits)
