@@ -73,6 +73,11 @@ class Settings(BaseModel):
         default=600.0, ge=10, le=86400, description="Period of the slow check of every object."
     )
 
+    gateway_service: str = Field(
+        default="", pattern=f"{_DNS_LABEL}|^$",
+        description="Service of the gateways, in the Lease's namespace; empty: there are none, and an agent "
+        "that was scaled to zero is not woken by requests.",
+    )  # fmt: skip
     keda_enabled: bool = Field(
         default=False, description="KEDA is installed: agents may name it as their autoscaling.provider."
     )

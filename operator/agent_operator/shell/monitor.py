@@ -26,9 +26,9 @@ from agent_operator.core.children.gateway import asked
 from agent_operator.core.ledger import Ledger
 from agent_operator.core.policy import policy
 from agent_operator.core.reading import at, condition, count, mapping, text
-from agent_operator.core.sampling import sampled
+from agent_operator.core.sampling import sampled, totals
 from agent_operator.core.signals import SILENT_AFTER_SECONDS, PodSample, Signals
-from agent_operator.observability.metrics import Metrics
+from agent_operator.observability.metrics import Measured, Metrics
 from agent_operator.shell.kube import Object
 from agent_operator.shell.ports import Ports
 from agent_operator.shell.snapshots import Key
@@ -90,6 +90,7 @@ class _Agent:
     last_start: ledger.Start | None = None
     capacity: Capacity = Capacity()
     ready: int = 0
+    behind_gateway: bool = False
     told: bool = False
     """A decision was asked for and has not been made yet."""
 
@@ -122,6 +123,7 @@ class Monitor:
         record.told = False
         self._note_pods(key, record, pods)
         self._note_spec(record, agent)
+        record.behind_gateway = self._ports is not None and asked(agent)
         if record.policy is not None:
             record.capacity = capacity(agent, pods, self._places)
         starts = record.ledger
@@ -130,7 +132,7 @@ class Monitor:
             silent=self._silent(record),
             held=record.held,
             gateways=self.gateways,
-            free_port=self._ports.free(key) if self._ports and asked(agent) else None,
+            free_port=self._ports.free(key) if self._ports and record.behind_gateway else None,
             memory=record.memory,
             capacity=record.capacity,
             last_start=record.last_start,
@@ -198,16 +200,16 @@ class Monitor:
         """The agents that the operator scales itself."""
         return [key for key, record in self._agents.items() if record.policy is not None]
 
-    def samples(self) -> Iterator[tuple[Key, str, PodSample]]:
-        """Every agent's replicas that answered."""
+    def measured(self) -> Iterator[Measured]:
+        """The numbers of every agent of which anything is known, for a scrape."""
         for key, record in self._agents.items():
-            for name, known in record.known.items():
-                if known.sample is not None:
-                    yield key, name, known.sample
+            samples = [known.sample for known in record.known.values() if known.sample is not None]
+            if samples or record.held:
+                yield Measured(*key, {**totals(samples), "requests_held": record.held})
 
-    def held(self) -> Iterator[tuple[Key, int]]:
-        """Requests that gateways hold, by agent."""
-        yield from ((key, record.held) for key, record in self._agents.items() if record.held)
+    def behind_gateway(self) -> list[Key]:
+        """The agents that gateways have something to do with."""
+        return [key for key, record in self._agents.items() if record.behind_gateway]
 
     def is_scaled(self, key: Key) -> bool:
         """Whether the operator scales this agent itself, and so wants to know at once."""
