@@ -149,7 +149,7 @@ def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping
     monitor = Monitor(
         metrics,
         clock=time.time,
-        wake=lambda key: queue.add(key, Priority.LOW),
+        wake=lambda key, urgent: queue.add(key, Priority.NORMAL if urgent else Priority.LOW),
         ports=Ports(cache) if gateways else None,
     )
     metrics.measure_agents_with(monitor.measured)

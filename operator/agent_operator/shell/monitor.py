@@ -91,20 +91,20 @@ class _Agent:
     capacity: Capacity = Capacity()
     ready: int = 0
     behind_gateway: bool = False
-    told: bool = False
-    """A decision was asked for and has not been made yet."""
+    told: bool | None = None
+    """A decision was asked for and has not been made yet; True: urgently."""
 
 
 class Monitor:
-    """The records of all agents. `clock` gives Unix seconds; `wake` asks for a decision about a key;
-    without `ports` there is no gateway."""
+    """The records of all agents. `clock` gives Unix seconds; `wake` asks for a decision about a key, and
+    says whether somebody waits for it; without `ports` there is no gateway."""
 
     def __init__(
         self,
         metrics: Metrics,
         *,
         clock: Callable[[], float],
-        wake: Callable[[Key], None],
+        wake: Callable[[Key, bool], None],
         ports: Ports | None = None,
     ) -> None:
         self._metrics = metrics
@@ -120,7 +120,7 @@ class Monitor:
     def of(self, key: Key, agent: Object, pods: Sequence[Object]) -> Signals:
         """What is known now, after taking note of the pods and of the specification."""
         record = self._agents.setdefault(key, _Agent())
-        record.told = False
+        record.told = None
         self._note_pods(key, record, pods)
         self._note_spec(record, agent)
         record.behind_gateway = self._ports is not None and asked(agent)
@@ -156,7 +156,7 @@ class Monitor:
         known.sample, known.misses = sampled(stats, self._clock()), 0
         if not known.started:
             self._note_start(record, known, stats)
-            self._tell(key, record)
+            self._tell(key, record, urgent=False)
         if was_lost != known.sample.stalled:
             self._tell(key, record)
         self._look(key, record)
@@ -285,7 +285,7 @@ class Monitor:
             samples={n: k.sample for n, k in record.known.items() if k.sample is not None}, held=record.held
         )
         if load.next_look(seen, record.shown, moment) == 0.0 or (seen.samples and not record.shown):
-            self._tell(key, record)
+            self._tell(key, record, urgent=False)
         if record.policy is None or record.desired is None:
             return
         if (observed := signals_of.observation(seen, record.ready, record.desired, now)) is not None:
@@ -297,10 +297,10 @@ class Monitor:
         if found.desired != record.desired:
             self._tell(key, record)
 
-    def _tell(self, key: Key, record: _Agent) -> None:
-        if not record.told:
-            record.told = True
-            self._wake(key)
+    def _tell(self, key: Key, record: _Agent, *, urgent: bool = True) -> None:
+        if record.told is None or (urgent and not record.told):
+            record.told = urgent
+            self._wake(key, urgent)
 
 
 def _policy(agent: Object) -> Policy | None:
