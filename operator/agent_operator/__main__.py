@@ -187,20 +187,20 @@ def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping
         ),
         elector=elector,
         on_leading=metrics.leader.labels(settings.shard_lease_name).set,
-        alongside=_watchers(settings, kube, cache, queue, monitor, metrics),
+        alongside=_watchers(settings, kube, queue, monitor, metrics),
     )  # fmt: skip
 
 
 def _watchers(
-    settings: Settings,
-    kube: HttpKube,
-    cache: Cache,
-    queue: WorkQueue[Key],
-    monitor: Monitor,
-    metrics: Metrics,
+    settings: Settings, kube: HttpKube, queue: WorkQueue[Key], monitor: Monitor, metrics: Metrics
 ) -> list[Callable[[], Awaitable[None]]]:
     """Who asks replicas, gateways and nodes."""
-    found = [
+
+    def gateways_changed() -> None:
+        for key in monitor.behind_gateway():
+            queue.add(key, Priority.LOW)
+
+    found: list[Callable[[], Awaitable[None]]] = [
         Sampler(monitor, metrics, new_session=direct_session).run,
         Placing(kube, monitor, namespaces=settings.watch_namespaces).run,
     ]
@@ -211,7 +211,7 @@ def _watchers(
             namespace=settings.lease_namespace or own_namespace() or "default",
             service=settings.gateway_service,
             new_session=direct_session,
-            on_change=lambda: [queue.add(key, Priority.LOW) for key in monitor.behind_gateway()],
+            on_change=gateways_changed,
         )
         found.append(gateways.run)
     return found

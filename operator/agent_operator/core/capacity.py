@@ -101,4 +101,3 @@ def relevant_quotas(quotas: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
             str(key).startswith("requests.") and "/" in str(key) for key in mapping(quota, "status", "hard")
         )
     ]
-

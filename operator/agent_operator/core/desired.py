@@ -31,7 +31,6 @@ from agent_operator.core.revision import Revision
 from agent_operator.core.rollout import Decision
 from agent_operator.core.snapshot import Defaults
 
-
 _OF_THE_AGENT = ("EndpointSlice", "PodDisruptionBudget", "Service", *scalers.HEALTH)
 """Kinds whose objects belong to the agent as a whole, not to one revision."""
 
@@ -42,6 +41,7 @@ def children(
     target: Revision,
     decision: Decision,
     seen: Observed,
+    *,
     gateway: Gateway | None,
     defaults: Defaults,
 ) -> list[dict[str, Any]]:

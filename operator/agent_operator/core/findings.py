@@ -85,14 +85,14 @@ def investigate(
     )
 
 
-def with_lost(
-    found: Findings, pods: tuple[Object, ...], lost: frozenset[str], signals: Signals
-) -> Findings:
+def with_lost(found: Findings, pods: tuple[Object, ...], lost: frozenset[str], signals: Signals) -> Findings:
     """The findings with the replicas of the serving revision that count as ready and cannot answer."""
     names = sorted(name for pod in pods if (name := text(pod, "metadata", "name")) in lost)
     stalled = [n for n in names if (s := signals.samples.get(n)) is not None and s.stalled]
     silent = [n for n in names if n not in stalled]
-    faults = [build(which[0], len(which)) for build, which in ((_stalled, stalled), (_silent, silent)) if which]
+    faults = [
+        build(which[0], len(which)) for build, which in ((_stalled, stalled), (_silent, silent)) if which
+    ]
     return replace(found, faults=each_once([*faults, *found.faults])) if faults else found
 
 
@@ -109,7 +109,8 @@ def _silent(name: str, number: int) -> Diagnosis:
     return Diagnosis(
         reason=Reason.REPLICA_SILENT,
         evidence=f"{_counted(name, number)} counts as ready and does not answer",
-        remedy=f"look at its node, and at the network between it and the operator: `kubectl describe pod {name}`",
+        remedy="look at its node, and at the network between it and the operator: "
+        f"`kubectl describe pod {name}`",
     )
 
 

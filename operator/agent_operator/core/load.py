@@ -1,7 +1,8 @@
 """status.load: the few numbers people ask for. Layer: core, pure; imports core.signals.
 
-The one idea: numbers move all the time and a status must not. They are rounded to two digits, written at most
-once a minute, and only if one has moved by a fifth, or between nothing and something. Prometheus has them all.
+The one idea: numbers move all the time and a status must not. They are rounded to two digits, written at
+most once a minute, and only if one has moved by a fifth, or between nothing and something. Prometheus has
+them all.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def ready_pods(observed: Observed, revision: str) -> frozenset[str]:
 def revision_states(
     observed: Observed, proven: str | None, wanted: int, lost: frozenset[str] = frozenset()
 ) -> tuple[RevisionState, ...]:
-    """Every revision's Deployment, as far as a rollout cares. `lost`: pods that count as ready and are not."""
+    """Every revision's Deployment, as far as a rollout cares. `lost`: pods said to be ready that are not."""
     return tuple(
         state(name, live, proven=proven, wanted=wanted, lost=len(ready_pods(observed, name) & lost))
         for name, live in sorted(observed.deployments.items())

@@ -1,4 +1,4 @@
-"""The autoscaler's policy in the words of the specification. Layer: core, pure; imports api, core.autoscale."""
+"""The autoscaler's policy as the specification words it. Layer: core, pure; imports api, core.autoscale."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from agent_operator.api.autoscaling import Autoscaling
 from agent_operator.core.autoscale import Policy, Window
 
 _PANIC_SHARE = 0.1
-"""Of the stable window, as with Knative: short enough to see a jump, long enough not to see a single request."""
+"""Of the stable window, as with Knative: short enough to see a jump, too long to see a single request."""
 
 
 def policy(rules: Autoscaling) -> Policy:

@@ -68,7 +68,9 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
         target=target.name, active=seen.active, revisions=states, wanted_replicas=asked.wanted
     )
     gateway = _gateway(asked, seen, signals, states, decision)
-    children = desired.children(owner, asked, target, decision, seen, gateway, snapshot.defaults)
+    children = desired.children(
+        owner, asked, target, decision, seen, gateway=gateway, defaults=snapshot.defaults
+    )
     writes: Writes = (
         *_farewells(asked, seen, signals),
         *desired.changes(children, seen),

@@ -1,4 +1,4 @@
-"""From a runtime's record to what is kept of it. Layer: core, pure; imports core.signals and agent_runtime.stats."""
+"""What is kept of a runtime's record. Layer: core, pure; imports core.signals and agent_runtime.stats."""
 
 from __future__ import annotations
 

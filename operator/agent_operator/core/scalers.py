@@ -46,11 +46,6 @@ def child(
     return scaled_object.scaled_object(owner, spec.autoscaling, defaults.keda_prometheus_address or "")
 
 
-def superseded(spec: AgentDeploymentSpec, defaults: Defaults, seen: Observed) -> list[Object]:
-    """Scalers of ours that are wanted no more."""
-    return _others(_kind(spec, defaults), seen)
-
-
 def verdict(
     owner: Owner,
     spec: AgentDeploymentSpec,

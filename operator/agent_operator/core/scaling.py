@@ -42,7 +42,9 @@ class Scaling:
     """Seconds after which time alone may change the number."""
 
 
-def decide(agent: Mapping[str, Any], request: Request, signals: Signals, ready: int, now: datetime) -> Scaling:
+def decide(
+    agent: Mapping[str, Any], request: Request, signals: Signals, ready: int, now: datetime
+) -> Scaling:
     """The number of replicas of one agent. `ready`: how many of them can answer now."""
     rules = request.spec.autoscaling
     if rules is None:
@@ -54,13 +56,14 @@ def decide(agent: Mapping[str, Any], request: Request, signals: Signals, ready: 
     if request.spec.suspend:
         verdict = Verdict(ConditionStatus.FALSE, Reason.SUSPENDED, "spec.suspend is true.")
         return Scaling(0, dict(old) or None, verdict)
-    return _native(request, rules, signals, ready, old, now)
+    return _native(request, rules, signals, ready=ready, old=old, now=now)
 
 
 def _native(
     request: Request,
     rules: Autoscaling,
     signals: Signals,
+    *,
     ready: int,
     old: Mapping[str, Any],
     now: datetime,

@@ -1,4 +1,4 @@
-"""What is known of the replicas beside what Kubernetes says. Layer: core, pure; imports core.autoscale, core.ledger.
+"""What is known of the replicas beside what Kubernetes says. Layer: core, pure; imports core.*.
 
 The one idea: the answers of the runtimes and of the gateways are part of the snapshot like any object, so a
 decision that went by them can be replayed. A replica that does not answer is a fact with a time, no error.
@@ -13,7 +13,9 @@ from agent_operator.core.autoscale import EMPTY, Capacity, Memory, Observation
 from agent_operator.core.ledger import Start
 
 SILENT_AFTER_SECONDS = 5.0
-"""A replica that has not answered for so long, although it is asked about every two seconds, counts as lost."""
+"""A replica asked about every two seconds that has not answered for so long counts as lost."""
+
+UNKNOWN_CAPACITY = Capacity()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Signals:
     """A port of the gateways that no agent has, None where there is no gateway."""
     memory: Memory = EMPTY
     """What the autoscaler remembers."""
-    capacity: Capacity = Capacity()
+    capacity: Capacity = UNKNOWN_CAPACITY
     last_start: Start | None = None
     lead_seconds: float | None = None
     """What a new replica is expected to need until it serves."""

@@ -25,10 +25,10 @@ def deletion_costs(
 ) -> list[Apply]:
     """The annotations to write before the number of replicas of one revision is lowered.
 
-    Pods that are not ready go first anyway. None when all go, or none.
+    Pods that are not ready go first anyway. None when all go, or none, or nothing is known of any.
     """
     surplus = live_replicas - wanted
-    if surplus <= 0 or wanted == 0:
+    if surplus <= 0 or wanted == 0 or not signals.samples:
         return []
     ready = [pod for pod in pods if condition(pod, "Ready").get("status") == "True"]
     surplus -= live_replicas - len(ready)
@@ -53,7 +53,8 @@ def _annotate(pod: Mapping[str, Any], cost: str, signals: Signals) -> Apply:
             "annotations": {DELETION_COST: cost},
         },
     }
-    why = f"it has {_live(pod, signals)} live requests or runs" if cost == FIRST else "another one is to go"
+    lives = _live(pod, signals)
+    why = f"to go first, with {lives} live requests and runs" if cost == FIRST else "another one is to go"
     return Apply(body, text(pod, "metadata", "uid"), why)
 
 

@@ -20,7 +20,7 @@ REQUEST_CONNECTIONS = 32
 
 
 def direct_session(limit: int) -> aiohttp.ClientSession:
-    """A session to pods and gateways: no credentials, no proxy, at most `limit` connections (0: any number)."""
+    """A session to pods and gateways: no credentials, no proxy, at most `limit` connections (0: any)."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=limit, ssl=False),
         headers={"User-Agent": "agent-operator"},

@@ -1,9 +1,9 @@
 """Which gateways there are, and what they hold. Layer: shell; imports aiohttp, the six verbs and the monitor.
 
-The one idea: the gateways are asked, they never write. Each is kept in one long poll that it answers when what
-it holds changes, so a request that finds no replica wakes its agent within a round trip. Which gateways exist
-is read from the EndpointSlices of their Service, every two seconds: it is one small list, and a gateway that
-goes says so by failing its readiness before it stops.
+The one idea: the gateways are asked, they never write. Each is kept in one long poll that it answers when
+what it holds changes, so a request that finds no replica wakes its agent within a round trip. Which gateways
+exist is read from the EndpointSlices of their Service, every two seconds: it is one small list, and a gateway
+that goes says so by failing its readiness before it stops.
 """
 
 from __future__ import annotations

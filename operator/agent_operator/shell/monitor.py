@@ -1,8 +1,8 @@
 """What is known of every agent beside the cluster's objects. Layer: shell; imports core and observability.
 
 The one idea: one record per agent, filled by whoever samples replicas and gateways, read by the decision as
-part of its snapshot. It can be lost: after a restart of the operator the next samples fill it again, and until
-then nothing is scaled down. A decision is asked for only when the record would change it.
+part of its snapshot. It can be lost: after a restart of the operator the next samples fill it again, and
+until then nothing is scaled down. A decision is asked for only when the record would change it.
 
 Silence is believed of a replica that had answered before, and not when most of the others fall silent in the
 same moment: then it is more likely the operator that is cut off.
@@ -20,14 +20,13 @@ from agent_operator.api.autoscaling import Autoscaling, AutoscalingProvider
 from agent_operator.core import autoscale, ledger, load
 from agent_operator.core import signals as signals_of
 from agent_operator.core.autoscale import EMPTY, Capacity, Memory, Policy
-
 from agent_operator.core.capacity import Places, capacity
 from agent_operator.core.children.gateway import asked
-from agent_operator.core.ledger import Ledger
+from agent_operator.core.ledger import Ledger, Start
 from agent_operator.core.policy import policy
 from agent_operator.core.reading import at, condition, count, mapping, text
 from agent_operator.core.sampling import sampled, totals
-from agent_operator.core.signals import SILENT_AFTER_SECONDS, PodSample, Signals
+from agent_operator.core.signals import SILENT_AFTER_SECONDS, UNKNOWN_CAPACITY, PodSample, Signals
 from agent_operator.observability.metrics import Measured, Metrics
 from agent_operator.shell.kube import Object
 from agent_operator.shell.ports import Ports
@@ -37,6 +36,7 @@ from agent_runtime.stats import Stats
 
 logger = logging.getLogger(__name__)
 
+NO_STARTS = Ledger()
 MISSES = 2
 """Attempts in a row without an answer, after which a replica counts as silent."""
 MOST_OF_THE_FLEET = 0.5
@@ -61,7 +61,8 @@ class _Known:
     """One replica as far as it has told."""
 
     replica: Replica
-    pod: Object
+    start: Start | None = None
+    """What its pod tells of its start, until the runtime has told its part."""
     sample: PodSample | None = None
     misses: int = 0
     started: bool = False
@@ -86,9 +87,9 @@ class _Agent:
     """What the last decision wanted, by the status."""
     shown: Mapping[str, Any] = field(default_factory=dict)
     """status.load."""
-    ledger: Ledger = Ledger()
-    last_start: ledger.Start | None = None
-    capacity: Capacity = Capacity()
+    starts: Ledger = NO_STARTS
+    last_start: Start | None = None
+    capacity: Capacity = UNKNOWN_CAPACITY
     ready: int = 0
     behind_gateway: bool = False
     told: bool | None = None
@@ -126,7 +127,7 @@ class Monitor:
         record.behind_gateway = self._ports is not None and asked(agent)
         if record.policy is not None:
             record.capacity = capacity(agent, pods, self._places)
-        starts = record.ledger
+        starts = record.starts
         return Signals(
             samples={n: k.sample for n, k in record.known.items() if k.sample is not None},
             silent=self._silent(record),
@@ -232,8 +233,8 @@ class Monitor:
         for name in [n for n, k in record.known.items() if n not in ready or k.replica != ready[n][0]]:
             del record.known[name]
         for name, (replica, pod) in ready.items():
-            known = record.known.setdefault(name, _Known(replica, {}))
-            known.pod = pod if not known.started else {}
+            if name not in record.known:
+                record.known[name] = _Known(replica, ledger.read_start(pod, None))
         if before != {known.replica for known in record.known.values()}:
             self.on_replicas(key, tuple(known.replica for known in record.known.values()))
 
@@ -254,11 +255,10 @@ class Monitor:
 
     def _note_start(self, record: _Agent, known: _Known, stats: Stats) -> None:
         known.started = True
-        start = ledger.read_start(known.pod, stats)
-        known.pod = {}
-        if start is None:
+        if known.start is None:
             return
-        record.ledger = ledger.add(record.ledger, start)
+        start, known.start = ledger.with_phases(known.start, stats), None
+        record.starts = ledger.add(record.starts, start)
         if record.last_start is None or start.at >= record.last_start.at:
             record.last_start = start
         self._metrics.started(ledger.phases(start))
@@ -290,7 +290,7 @@ class Monitor:
             return
         if (observed := signals_of.observation(seen, record.ready, record.desired, now)) is not None:
             record.memory = autoscale.observe(record.memory, observed, record.policy)
-        lead = ledger.lead_seconds(record.ledger) or 0.0
+        lead = ledger.lead_seconds(record.starts) or 0.0
         found = autoscale.recommend(
             record.memory, record.policy, record.desired, record.capacity, lead, moment
         )
@@ -330,6 +330,3 @@ def _remembered_lead(agent: Object) -> float | None:
         return float(text(agent, "status", "lastStart", "readySeconds"))
     except ValueError:
         return None
-
-
-

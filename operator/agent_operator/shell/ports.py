@@ -1,8 +1,8 @@
 """Ports of the gateway for agents that have none yet. Layer: shell; imports the cache's protocol.
 
-The one idea: an agent's port is derived from its name, so it is the same again after everything was lost; where
-two names meet, the later takes the next free one. The EndpointSlices are the record of what is taken, and what
-was just given out is remembered until it is seen there.
+The one idea: an agent's port is derived from its name, so it is the same again after everything was lost;
+where two names meet, the later takes the next free one. The EndpointSlices are the record of what is taken,
+and what was just given out is remembered until it is seen there.
 """
 
 from __future__ import annotations

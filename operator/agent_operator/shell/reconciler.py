@@ -139,8 +139,9 @@ class Reconciler:
 
     def _plan(self, memory: _Memory, agent: Object, warnings: tuple[Object, ...] = ()) -> Plan:
         snapshot = build_snapshot(
-            self._store, agent, self._defaults, memory.blocked, warnings, self._signals.of
-        )
+            self._store, agent, self._defaults,
+            blocked=memory.blocked, warnings=warnings, signals=self._signals.of,
+        )  # fmt: skip
         return self._decide(snapshot, self._now())
 
     def _narration_wait(self, memory: _Memory, plan: Plan) -> float | None:

@@ -135,6 +135,7 @@ def build_snapshot(
     store: Store,
     agent: Object,
     defaults: Defaults,
+    *,
     blocked: tuple[ApplyFailure, ...],
     warnings: tuple[Object, ...] = (),
     signals: SignalsOf = lambda key, agent, pods: NOTHING,

@@ -65,7 +65,9 @@ def always(spec: AgentDeploymentSpec) -> bool:
 
 def _may_sleep(spec: AgentDeploymentSpec) -> bool:
     scaling = spec.autoscaling
-    return scaling is not None and scaling.min_replicas == 0 and scaling.provider is not AutoscalingProvider.HPA
+    return (
+        scaling is not None and scaling.min_replicas == 0 and scaling.provider is not AutoscalingProvider.HPA
+    )
 
 
 def backend_name(agent: str) -> str:
