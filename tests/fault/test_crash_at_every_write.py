@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent_operator.shell.kinds import CHILDREN, DEPLOYMENT, SERVICE, Kind
+from agent_operator.shell.kinds import AUTOSCALER, CHILDREN, DEPLOYMENT, SERVICE, Kind
 from agent_operator.shell.kube import Object
 from tests.fakes.virtual_time import run_virtual
 from tests.fault.cluster import NAMESPACE, REVISION
@@ -120,6 +120,14 @@ def loses(kind: Kind) -> Action:
     return lose
 
 
+async def hands_over_and_takes_back(world: World) -> None:
+    world.change_spec(autoscaling={"provider": "HPA", "maxReplicas": 3})
+    await asyncio.sleep(20.0)
+    await loses(AUTOSCALER)(world)
+    await asyncio.sleep(20.0)
+    world.change_spec(autoscaling=None)
+
+
 async def loses_everything(world: World) -> None:
     for child in world.children():
         world.delete_object(child)
@@ -166,7 +174,8 @@ SCENARIOS: dict[str, Scenario] = {
     "delete": Scenario(delete),
     "delete while it is created": Scenario(delete_while_it_is_created, None),
     "delete and create again": Scenario(delete_and_create_again),
-    **{f"lose the {kind.kind}": Scenario(loses(kind), 2) for kind in CHILDREN},
+    **{f"lose the {kind.kind}": Scenario(loses(kind), 2) for kind in CHILDREN if kind != AUTOSCALER},
+    "hand over to an autoscaler, lose it and take back": Scenario(hands_over_and_takes_back, 2),
     "lose everything": Scenario(loses_everything, 2),
     "edit the Deployment": Scenario(edits_the_deployment),
     "edit the Service": Scenario(edits_the_service),
