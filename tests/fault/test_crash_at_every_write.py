@@ -122,6 +122,14 @@ def loses(kind: Kind) -> Action:
     return lose
 
 
+async def hands_over_and_takes_back(world: World) -> None:
+    world.change_spec(autoscaling={"provider": "HPA", "maxReplicas": 3})
+    await asyncio.sleep(20.0)
+    await loses(AUTOSCALER)(world)
+    await asyncio.sleep(20.0)
+    world.change_spec(autoscaling=None)
+
+
 async def loses_everything(world: World) -> None:
     for child in world.children():
         world.delete_object(child)
@@ -181,6 +189,7 @@ SCENARIOS: dict[str, Scenario] = {
     **{f"lose the {kind.kind}": Scenario(loses(kind), 2, SCALED.get(kind)) for kind in CHILDREN},
     "take a scaler away": Scenario(scale_no_more, 2, SCALED[AUTOSCALER]),
     "take the gateway away": Scenario(scale_no_more, 2, SCALED[ENDPOINT_SLICE]),
+    "hand over to an autoscaler, lose it and take back": Scenario(hands_over_and_takes_back, 2),
     "lose everything": Scenario(loses_everything, 2),
     "edit the Deployment": Scenario(edits_the_deployment),
     "edit the Service": Scenario(edits_the_service),

@@ -121,6 +121,14 @@ among them: pods refer to them, the kubelet reads them.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, update, patch, delete]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, update, patch, delete]
+{{- if .Values.keda.enabled }}
+- apiGroups: [keda.sh]
+  resources: [scaledobjects]
+  verbs: [get, list, watch, create, update, patch, delete]
+{{- end }}
 # patch: the annotation by which Kubernetes ends an idle replica before a busy one.
 - apiGroups: [""]
   resources: [pods]
@@ -166,7 +174,10 @@ hold them, one by one, never a list.
 {{- if and (not .Values.leaderElection.enabled) (gt (int .Values.replicaCount) 1) }}
 {{- fail (printf "replicaCount is %d while leaderElection.enabled is false: several operators would write the same objects. Set leaderElection.enabled=true, or replicaCount=1." (int .Values.replicaCount)) }}
 {{- end }}
-{{- $own := dict "AGENT_OPERATOR_RUNTIME_IMAGE" "runtimeImage" "AGENT_OPERATOR_WATCH_NAMESPACES" "watchNamespaces" "AGENT_OPERATOR_SHARD" "shard" "AGENT_OPERATOR_LEADER_ELECT" "leaderElection.enabled" "AGENT_OPERATOR_LOG_LEVEL" "config.logLevel" "AGENT_OPERATOR_WORKERS" "config.workers" "AGENT_OPERATOR_RESYNC_SECONDS" "config.resyncSeconds" "AGENT_OPERATOR_GATEWAY_SERVICE" "gateway.enabled" }}
+{{- if and .Values.keda.enabled (not .Values.keda.prometheusAddress) }}
+{{- fail "keda.enabled is true while keda.prometheusAddress is empty: KEDA scales by the agents' metrics and needs to know which Prometheus has them. Set keda.prometheusAddress=http://…, or keda.enabled=false." }}
+{{- end }}
+{{- $own := dict "AGENT_OPERATOR_RUNTIME_IMAGE" "runtimeImage" "AGENT_OPERATOR_WATCH_NAMESPACES" "watchNamespaces" "AGENT_OPERATOR_SHARD" "shard" "AGENT_OPERATOR_LEADER_ELECT" "leaderElection.enabled" "AGENT_OPERATOR_LOG_LEVEL" "config.logLevel" "AGENT_OPERATOR_WORKERS" "config.workers" "AGENT_OPERATOR_RESYNC_SECONDS" "config.resyncSeconds" "AGENT_OPERATOR_GATEWAY_SERVICE" "gateway.enabled" "AGENT_OPERATOR_KEDA_ENABLED" "keda.enabled" "AGENT_OPERATOR_KEDA_PROMETHEUS_ADDRESS" "keda.prometheusAddress" }}
 {{- range $index, $variable := .Values.extraEnv }}
 {{- if hasKey $own $variable.name }}
 {{- fail (printf "extraEnv[%d] sets %s, which the chart sets itself: set the value %s instead." $index $variable.name (get $own $variable.name)) }}

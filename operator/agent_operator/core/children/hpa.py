@@ -84,7 +84,9 @@ def _metrics(autoscaling: Autoscaling) -> list[dict[str, Any]]:
     if (percent := autoscaling.target_cpu_utilization_percent) is not None:
         target = {"type": "Utilization", "averageUtilization": percent}
         return [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
-    average = {"type": "AverageValue", "averageValue": str(autoscaling.target_concurrency)}
-    return [
-        {"type": "Pods", "pods": {"metric": {"name": name}, "target": average}} for name in (RUNNING, WAITING)
-    ]
+    return [_average(name, autoscaling.target_concurrency) for name in (RUNNING, WAITING)]
+
+
+def _average(metric: str, value: int) -> dict[str, Any]:
+    target = {"type": "AverageValue", "averageValue": str(value)}
+    return {"type": "Pods", "pods": {"metric": {"name": metric}, "target": target}}
