@@ -19,6 +19,8 @@ LOOKAHEAD_SECONDS = 600.0
 """The farthest that a trend is followed."""
 GROWTH = 2.0
 """The most by which a trend multiplies the load of now."""
+SURE_MEAN = 2.0
+"""Standard errors by which the mean has to be above what the replicas carry."""
 _MISSING: Limit = "SignalsMissing"
 
 
@@ -79,7 +81,9 @@ def _proposals(
     each = policy.target_concurrency
     window = f"over the last {policy.stable_seconds:g} s"
     in_flight = "held" if memory.ready == 0 and signals.latest > 0 else "in flight"
-    yield _carried(signals.mean, f"{_count(signals.mean)} {in_flight} {window}", each, policy, current)
+    yield _carried(
+        signals.mean, f"{_count(signals.mean)} {in_flight} {window}", each, policy, current, signals.noise
+    )
     if signals.fast > signals.mean:
         text = f"{_count(signals.fast)} {in_flight} now, {signals.mean:.3g} {window}"
         yield _carried(signals.fast, text, each, policy, current)
@@ -89,7 +93,7 @@ def _proposals(
     ahead = _forecast(signals.level, signals.slope, lead, signals.mean)
     if ahead > signals.mean and not _backlog(memory, signals, policy):
         text = f"{_count(ahead)} in flight expected in {lead:.0f} s, when a new replica would serve"
-        yield _carried(ahead, text, each, policy, current)
+        yield _carried(ahead, text, each, policy, current, signals.noise)
     if policy.target_queued_tokens:
         text = f"{signals.tokens:.0f} prompt tokens waiting"
         yield _carried(signals.tokens, text, policy.target_queued_tokens, policy, current)
@@ -98,10 +102,16 @@ def _proposals(
         yield _Proposal(memory.by_latency, f"{text}: {_replicas(memory.by_latency)}")
 
 
-def _carried(load: float, text: str, each: float, policy: Policy, current: int) -> _Proposal:
-    """The replicas that a load needs; what the current ones carry within the tolerance needs no more."""
+def _carried(
+    load: float, text: str, each: float, policy: Policy, current: int, noise: float = 0.0
+) -> _Proposal:
+    """The replicas that a load needs; what the current ones carry within the tolerance needs no more.
+
+    What chance adds to the mean of a small load is tolerated, too: it is gone before a new replica serves.
+    """
     need = replicas_for(load, each)
-    if need > current and load <= current * each * (1 + policy.tolerance):
+    carried = current * each
+    if need > current > 0 and load <= carried + max(carried * policy.tolerance, SURE_MEAN * noise):
         return _Proposal(current, f"{text}, {each:g} for each replica: {current} carry it within tolerance")
     return _Proposal(need, f"{text}, {each:g} for each replica: {_replicas(need)}")
 

@@ -10,7 +10,16 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from agent_operator.core.autoscale.model import Observation, Policy
-from agent_operator.core.autoscale.signals import Bucket, Signals, longest, read, width
+from agent_operator.core.autoscale.signals import (
+    GROUP_SECONDS,
+    GROUPS,
+    Bucket,
+    Group,
+    Signals,
+    longest,
+    read,
+    width,
+)
 
 SLOTS = 60
 """Slots that a delay is divided into."""
@@ -42,6 +51,7 @@ class Memory:
     """All that is known of an agent's load."""
 
     buckets: tuple[Bucket, ...] = ()
+    groups: tuple[Group, ...] = ()
     peaks: tuple[Extreme, ...] = ()
     """Greatest needs over the scale-down delay."""
     floors: tuple[Extreme, ...] = ()
@@ -71,12 +81,15 @@ def observe(memory: Memory, observation: Observation, policy: Policy) -> Memory:
         return memory
     if observation.ready > 0 and observation.answered <= 0:
         return replace(memory, signals=None)
-    buckets = _with_sample(memory.buckets, observation, policy)
+    load, tokens = _extrapolated(observation, policy)
+    buckets = _with_sample(memory.buckets, observation.at, load, tokens, policy)
+    groups = _grouped(memory.groups, observation.at, load)
     gap = memory.heard is None or observation.at - memory.heard > SILENCE_SECONDS
     seen = replace(
         memory,
         buckets=buckets,
-        signals=read(buckets, policy),
+        groups=groups,
+        signals=read(buckets, groups, policy),
         heard=observation.at,
         since=observation.at if gap else memory.since,
         ready=observation.ready,
@@ -102,19 +115,24 @@ def replicas_for(load: float, each: float) -> int:
     return max(0, ceil(load / each - EXACT))
 
 
-def _with_sample(buckets: tuple[Bucket, ...], observation: Observation, policy: Policy) -> tuple[Bucket, ...]:
-    """The sample added to its slot; slots older than the longest window dropped.
+def _extrapolated(observation: Observation, policy: Policy) -> tuple[float, float]:
+    """Requests in flight and prompt tokens that wait, with those of the replicas that did not answer.
 
     A replica that does not answer is taken to carry what the others do, and what it should at least: it
     may be silent because it is busy.
     """
-    silent = max(0, observation.ready - observation.answered)
-    each = observation.concurrency / observation.answered if observation.answered > 0 else 0.0
+    answered, silent = observation.answered, max(0, observation.ready - observation.answered)
+    each = observation.concurrency / answered if answered > 0 else 0.0
     load = observation.concurrency + silent * max(each, policy.target_concurrency) + observation.held
-    share = observation.ready / observation.answered if observation.answered > 0 else 1.0
-    tokens = observation.queued_tokens * max(1.0, share)
-    slot = int(observation.at // width(policy))
-    count = 0
+    share = 1 + silent / answered if answered > 0 else 1.0
+    return load, observation.queued_tokens * share
+
+
+def _with_sample(
+    buckets: tuple[Bucket, ...], at: float, load: float, tokens: float, policy: Policy
+) -> tuple[Bucket, ...]:
+    """The sample added to its slot; slots older than the longest window dropped."""
+    slot, count = int(at // width(policy)), 0
     if buckets and buckets[-1].slot == slot:
         last = buckets[-1]
         count, buckets = last.samples, buckets[:-1]
@@ -124,6 +142,17 @@ def _with_sample(buckets: tuple[Bucket, ...], observation: Observation, policy: 
     if buckets and buckets[0].slot <= oldest:
         buckets = tuple(bucket for bucket in buckets if bucket.slot > oldest)
     return (*buckets, Bucket(slot=slot, samples=count + 1, load=load, tokens=tokens))
+
+
+def _grouped(groups: tuple[Group, ...], at: float, load: float) -> tuple[Group, ...]:
+    """The sample added to its group; the last GROUPS closed ones are kept beside it."""
+    slot = int(at // GROUP_SECONDS)
+    kept = tuple(group for group in groups if slot - GROUPS <= group.slot < slot)
+    samples, total, squares = 1, load, load * load
+    if groups and groups[-1].slot == slot:
+        last = groups[-1]
+        samples, total, squares = last.samples + 1, last.total + total, last.squares + squares
+    return (*kept, Group(slot=slot, samples=samples, total=total, squares=squares))
 
 
 def _by_latency(observation: Observation, policy: Policy) -> int:
@@ -146,10 +175,12 @@ def _with_panic(memory: Memory, policy: Policy) -> Memory:
         return memory
     load = max(signals.fast, signals.busy)
     lasting = memory.panic_until is not None and at <= memory.panic_until
+    greatest = max(load, memory.panic_load) if lasting else load
     if load >= policy.panic_threshold * max(1, memory.ready) * policy.target_concurrency:
-        greatest = max(load, memory.panic_load) if lasting else load
         return replace(memory, panic_until=at + policy.stable_seconds, panic_load=greatest)
-    return memory if lasting else replace(memory, panic_until=None, panic_load=0.0)
+    if lasting:
+        return replace(memory, panic_load=greatest)
+    return replace(memory, panic_until=None, panic_load=0.0)
 
 
 def _with_needs(memory: Memory, policy: Policy) -> Memory:

@@ -11,13 +11,17 @@ from math import ceil, sqrt
 
 from agent_operator.core.autoscale.model import Policy
 
-TREND_SECONDS = 180.0
-"""How far back a trend is looked for."""
+GROUP_SECONDS = 15.0
+"""Neighbouring samples share requests; the means of so many seconds hardly do."""
 GROUPS = 12
-"""Means that the trend is fitted to; neighbouring samples share requests, means of 15 s hardly do."""
-LEAST_GROUPS = 4
-SURE = 3.0
-"""Standard deviations by which a change stands out of the noise."""
+"""Closed groups that trend and noise are read from: three minutes."""
+LEAST_GROUPS = 6
+SURE = 4.0
+"""Standard errors by which a rise stands out of the noise."""
+SUDDEN = 3.5
+"""Standard deviations by which a single sample does."""
+CALM = 0.4
+"""A load that varies less than this share of what chance does is not one of many independent requests."""
 MOST_BUCKETS = 600
 
 
@@ -31,6 +35,21 @@ class Bucket:
     """Requests in flight or held."""
     tokens: float
     """Prompt tokens that wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The samples of GROUP_SECONDS, summed up; `slot` counts groups since the epoch."""
+
+    slot: int
+    samples: int
+    total: float
+    squares: float
+
+    @property
+    def mean(self) -> float:
+        """Mean load."""
+        return self.total / self.samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +67,15 @@ class Signals:
     """Where the trend says the load is now."""
     slope: float
     """Requests in flight per second; 0 unless it rises and stands out of the noise."""
+    noise: float
+    """Standard error of the mean: what chance alone adds to it."""
     tokens: float
     """Over the panic window."""
 
 
 def longest(policy: Policy) -> float:
     """Seconds of samples that are kept."""
-    return max(policy.stable_seconds, policy.panic_seconds, TREND_SECONDS)
+    return max(policy.stable_seconds, policy.panic_seconds, 1.0)
 
 
 def width(policy: Policy) -> float:
@@ -62,65 +83,64 @@ def width(policy: Policy) -> float:
     return max(1.0, ceil(longest(policy) / MOST_BUCKETS))
 
 
-def read(buckets: tuple[Bucket, ...], policy: Policy) -> Signals:
-    """The signals of these buckets, the last of which is now. There is at least one."""
+def read(buckets: tuple[Bucket, ...], groups: tuple[Group, ...], policy: Policy) -> Signals:
+    """The signals of these samples. The last bucket is now, the last group is not closed yet."""
     wide, last = width(policy), buckets[-1]
     stable = _since(buckets, last.slot - max(1, round(policy.stable_seconds / wide)))
     panic = _since(stable, last.slot - max(1, round(policy.panic_seconds / wide)))
     mean, busy = _mean(stable), _mean(panic)
-    level, slope = trend(buckets, policy)
+    closed = groups[:-1]
+    level, slope, rest = _trend(closed, (last.slot + 0.5) * wide)
+    sudden = max(last.load, busy)
+    before = stable[: len(stable) - len(panic)]
+    if before:
+        base = _mean(before)
+        sudden = sudden if sudden > base + _chance(base, _deviation(closed)) else 0.0
     return Signals(
         mean=mean,
-        fast=max(mean, _outstanding(stable, panic, busy)),
+        fast=max(mean, sudden),
         busy=busy,
         latest=last.load,
         level=level,
         slope=slope,
+        noise=min(rest, sqrt(mean)) / sqrt(max(1.0, policy.stable_seconds / GROUP_SECONDS)),
         tokens=sum(bucket.tokens for bucket in panic) / len(panic),
     )
 
 
-def trend(buckets: tuple[Bucket, ...], policy: Policy) -> tuple[float, float]:
-    """Level now and rise per second, fitted to means of closed groups; the rise is 0 if it may be noise."""
-    span = max(1, round(TREND_SECONDS / GROUPS / width(policy)))
-    now = buckets[-1].slot
-    sums: dict[int, tuple[float, int]] = {}
-    for bucket in buckets:
-        group = bucket.slot // span
-        if group < now // span:
-            total, count = sums.get(group, (0.0, 0))
-            sums[group] = (total + bucket.load, count + 1)
-    points = [((group + 0.5) * span - now, total / count) for group, (total, count) in sums.items()]
-    points = points[-GROUPS:]
-    if len(points) < LEAST_GROUPS:
-        return 0.0, 0.0
-    size = len(points)
+def _trend(closed: tuple[Group, ...], now: float) -> tuple[float, float, float]:
+    """Level now, rise per second (0 if it may be noise), and the deviation of the groups' means from it."""
+    size = len(closed)
+    if size < LEAST_GROUPS:
+        return 0.0, 0.0, 0.0
+    points = [((group.slot + 0.5) * GROUP_SECONDS - now, group.mean) for group in closed]
     at = sum(x for x, _ in points) / size
     load = sum(y for _, y in points) / size
     spread = sum((x - at) ** 2 for x, _ in points)
     slope = sum((x - at) * (y - load) for x, y in points) / spread
-    rest = sum((y - load - slope * (x - at)) ** 2 for x, y in points)
-    error = sqrt(rest / (size - 2) / spread)
-    level = load - slope * at
-    return level, slope / width(policy) if slope > SURE * error else 0.0
+    rest = sqrt(sum((y - load - slope * (x - at)) ** 2 for x, y in points) / (size - 2))
+    rising = slope > SURE * rest / sqrt(spread)
+    return load - slope * at, slope if rising else 0.0, rest
 
 
-def _outstanding(stable: tuple[Bucket, ...], panic: tuple[Bucket, ...], busy: float) -> float:
-    """The last sample or the panic window's mean, whichever is greater and no noise; else 0.
+def _deviation(groups: tuple[Group, ...]) -> float:
+    """Standard deviation of the samples; 0 if there are none."""
+    samples = sum(group.samples for group in groups)
+    if not samples:
+        return 0.0
+    mean = sum(group.total for group in groups) / samples
+    return sqrt(max(0.0, sum(group.squares for group in groups) / samples - mean * mean))
 
-    The noise is what the stable window showed before the panic window, and at most that of a Poisson
-    process, so that an earlier step does not hide the next one.
+
+def _chance(base: float, seen: float) -> float:
+    """What chance may add to a mean, seen to vary by a standard deviation.
+
+    Requests of many clients make a Poisson process, whose deviation is known better from its mean than from
+    a minute of samples that share their requests; an earlier step does not hide the next one either.
     """
-    latest = panic[-1].load
-    before = stable[: len(stable) - len(panic)]
-    if not before:
-        return max(latest, busy)
-    base = _mean(before)
-    noise = min(sqrt(sum((bucket.load - base) ** 2 for bucket in before) / len(before)), sqrt(base))
-    threshold = base + SURE * noise
-    if latest > threshold:
-        return max(latest, busy)
-    return busy if busy > base + SURE * noise / sqrt(2) else 0.0
+    if seen < CALM * sqrt(base):
+        return SUDDEN * seen
+    return SUDDEN * sqrt(base) + SUDDEN**2 / 4
 
 
 def _since(buckets: tuple[Bucket, ...], slot: int) -> tuple[Bucket, ...]:
