@@ -150,6 +150,7 @@ def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping
         metrics,
         clock=time.time,
         wake=lambda key, urgent: queue.add(key, Priority.NORMAL if urgent else Priority.LOW),
+        pod=lambda namespace, name: cache.get(POD, namespace, name),
         ports=Ports(cache) if gateways else None,
     )
     metrics.measure_agents_with(monitor.measured)

@@ -1,4 +1,5 @@
-"""What starts cost: each replica's seconds from creation to Ready. Layer: core, pure; imports core.reading.
+"""What starts cost: each replica's seconds from creation to Ready. Layer: core, pure; imports api.names,
+core.reading and agent_runtime.stats.
 
 The one idea: how long a start takes is measured on every start, and nothing else is believed about it. What
 Kubernetes did is in the pod's own times, what the runtime did is in its phases; the autoscaler reads from the
@@ -11,10 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
+from agent_operator.api.names import RUNTIME_CONTAINER
 from agent_operator.core.reading import at, condition, count, formatted, mappings, text, timestamp
 from agent_runtime.stats import Stats
 
@@ -23,8 +25,12 @@ MAX_STARTS = 16
 LEAD_SHARE = 0.9
 """Share of starts that the lead is to cover."""
 MIN_DEADLINE_SECONDS = 600
+MOST_SECONDS = 999_999.0
+"""The largest decimal that the API takes; eleven days."""
 DEADLINE_FACTOR = 5
 """A start five times slower than any before it is no slow start."""
+PROBE_SECONDS = 60
+"""Longest the kubelet takes to see what the runtime says of itself. A readiness that came later came back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,61 +67,43 @@ def read_start(pod: Mapping[str, Any], stats: Stats | None) -> Start | None:
     """The start that led to this pod's readiness; None while it is not ready, after a restart of a container
     (its times are then of two starts), and for a pod that misses one of the times."""
     statuses = mappings(pod, "status", "containerStatuses")
-    if not statuses or any(count(status, "restartCount") > 0 for status in statuses):
+    if any(count(status, "restartCount") > 0 for status in statuses):
         return None
     created = timestamp(at(pod, "metadata", "creationTimestamp"))
     scheduled, ready = _became(pod, "PodScheduled"), _became(pod, "Ready")
-    began = [timestamp(at(status, "state", "running", "startedAt")) for status in statuses]
-    running = [moment for moment in began if moment is not None]
-    if created is None or scheduled is None or ready is None or len(running) < len(began):
+    running = _running_since(statuses)
+    if created is None or scheduled is None or running is None or ready is None:
         return None
-    start = Start(
+    phases = stats.load_phases if stats is not None else {}
+    if (inside := _seconds(phases, "ready")) is not None and inside < MOST_SECONDS:
+        said = running + timedelta(seconds=inside)
+        ready = said if _between(said, ready) > PROBE_SECONDS else ready
+    return Start(
         pod=text(pod, "metadata", "name"),
         at=ready,
         scheduled_seconds=_between(created, scheduled),
-        image_seconds=_between(scheduled, max(running)),
-        fetch_seconds=0.0,
-        load_seconds=0.0,
-        warmup_seconds=0.0,
-        first_token_seconds=None,
-        total_seconds=_between(created, ready),
-    )
-    return start if stats is None else with_phases(start, stats)
-
-
-def with_phases(start: Start, stats: Stats) -> Start:
-    """The start with what the runtime tells of its part."""
-    phases = stats.load_phases
-    return replace(
-        start,
+        image_seconds=_between(scheduled, running),
         fetch_seconds=_seconds(phases, "fetch") or 0.0,
         load_seconds=_seconds(phases, "load") or 0.0,
         warmup_seconds=_seconds(phases, "warmup") or 0.0,
         first_token_seconds=_seconds(phases, "first_token"),
+        total_seconds=_between(created, ready),
     )
 
 
-def phases(start: Start) -> dict[str, float]:
-    """Seconds by phase, for a histogram."""
-    found = {
-        "schedule": start.scheduled_seconds,
-        "image": start.image_seconds,
-        "fetch": start.fetch_seconds,
-        "load": start.load_seconds,
-        "warmup": start.warmup_seconds,
-        "first_token": start.first_token_seconds,
-        "ready": start.total_seconds,
-    }
-    return {phase: seconds for phase, seconds in found.items() if seconds is not None}
-
-
 def add(ledger: Ledger, start: Start) -> Ledger:
-    """The ledger with one more start. A pod that is in it already is not added again: a pod that loses its
-    readiness and gets it back has not started anew."""
-    if any(known.pod == start.pod for known in ledger.starts):
+    """The ledger with one more start. A pod is in it once: what was read first stays, as a pod that loses its
+    readiness and gets it back has not started anew; only phases that were unknown then are added."""
+    known = next((one for one in ledger.starts if one.pod == start.pod), None)
+    if known is not None and (_has_phases(known) or not _has_phases(start)):
         return ledger
-    starts = sorted((*ledger.starts, start), key=lambda one: (one.at, one.pod))
+    others = [one for one in ledger.starts if one is not known]
+    starts = sorted((*others, start), key=lambda one: (one.at, one.pod))
     return Ledger(tuple(starts[-MAX_STARTS:]))
+
+
+def _has_phases(start: Start) -> bool:
+    return start.fetch_seconds + start.load_seconds + start.warmup_seconds > 0
 
 
 def lead_seconds(ledger: Ledger) -> float | None:
@@ -149,10 +137,30 @@ def to_status(start: Start) -> dict[str, str]:
     return {"pod": start.pod, "time": formatted(start.at), **seconds}
 
 
+def phases(start: Start) -> dict[str, float]:
+    """Seconds by phase, for a histogram."""
+    found = {
+        "schedule": start.scheduled_seconds,
+        "image": start.image_seconds,
+        "fetch": start.fetch_seconds,
+        "load": start.load_seconds,
+        "warmup": start.warmup_seconds,
+        "first_token": start.first_token_seconds,
+        "ready": start.total_seconds,
+    }
+    return {phase: seconds for phase, seconds in found.items() if seconds is not None}
+
+
 def _became(pod: Mapping[str, Any], kind: str) -> datetime | None:
     """When a condition became true; None when it is not."""
     found = condition(pod, kind)
     return timestamp(found.get("lastTransitionTime")) if found.get("status") == "True" else None
+
+
+def _running_since(statuses: list[Mapping[str, Any]]) -> datetime | None:
+    """When the runtime's container started; None while it does not run."""
+    own = next((status for status in statuses if status.get("name") == RUNTIME_CONTAINER), None)
+    return timestamp(at(own, "state", "running", "startedAt"))
 
 
 def _between(earlier: datetime, later: datetime) -> float:
@@ -167,4 +175,4 @@ def _seconds(phases: Mapping[str, float], name: str) -> float | None:
 
 def _decimal(seconds: float) -> str:
     """Milliseconds are enough; within what the API takes for a decimal."""
-    return f"{min(seconds, 999_999.0):.3f}".rstrip("0").rstrip(".")
+    return f"{min(seconds, MOST_SECONDS):.3f}".rstrip("0").rstrip(".")

@@ -61,8 +61,6 @@ class _Known:
     """One replica as far as it has told."""
 
     replica: Replica
-    start: Start | None = None
-    """What its pod tells of its start, until the runtime has told its part."""
     sample: PodSample | None = None
     misses: int = 0
     started: bool = False
@@ -97,8 +95,11 @@ class _Agent:
 
 
 class Monitor:
-    """The records of all agents. `clock` gives Unix seconds; `wake` asks for a decision about a key, and
-    says whether somebody waits for it; without `ports` there is no gateway."""
+    """The records of all agents.
+
+    `clock` gives Unix seconds; `wake` asks for a decision about a key and says whether somebody waits for it;
+    `pod` looks a pod up by namespace and name; without `ports` there is no gateway.
+    """
 
     def __init__(
         self,
@@ -106,11 +107,13 @@ class Monitor:
         *,
         clock: Callable[[], float],
         wake: Callable[[Key, bool], None],
+        pod: Callable[[str, str], Object | None],
         ports: Ports | None = None,
     ) -> None:
         self._metrics = metrics
         self._clock = clock
         self._wake = wake
+        self._pod = pod
         self._ports = ports
         self._agents: dict[Key, _Agent] = {}
         self._places = Places()
@@ -156,7 +159,7 @@ class Monitor:
         was_lost = known.misses >= MISSES or (known.sample is not None and known.sample.stalled)
         known.sample, known.misses = sampled(stats, self._clock()), 0
         if not known.started:
-            self._note_start(record, known, stats)
+            self._note_start(key, record, known, stats)
             self._tell(key, record, urgent=False)
         if was_lost != known.sample.stalled:
             self._tell(key, record)
@@ -227,14 +230,14 @@ class Monitor:
         return record, record.known.get(name) if record is not None else None
 
     def _note_pods(self, key: Key, record: _Agent, pods: Iterable[Object]) -> None:
-        ready = {replica.name: (replica, pod) for pod in pods if (replica := _replica(pod)) is not None}
+        ready = {replica.name: replica for pod in pods if (replica := _replica(pod)) is not None}
         before = {known.replica for known in record.known.values()}
         record.ready = len(ready)
-        for name in [n for n, k in record.known.items() if n not in ready or k.replica != ready[n][0]]:
+        for name in [n for n, k in record.known.items() if n not in ready or k.replica != ready[n]]:
             del record.known[name]
-        for name, (replica, pod) in ready.items():
+        for name, replica in ready.items():
             if name not in record.known:
-                record.known[name] = _Known(replica, ledger.read_start(pod, None))
+                record.known[name] = _Known(replica)
         if before != {known.replica for known in record.known.values()}:
             self.on_replicas(key, tuple(known.replica for known in record.known.values()))
 
@@ -253,11 +256,12 @@ class Monitor:
             record.memory = autoscale.requested(record.memory, replicas, self._clock())
         record.requested = replicas
 
-    def _note_start(self, record: _Agent, known: _Known, stats: Stats) -> None:
+    def _note_start(self, key: Key, record: _Agent, known: _Known, stats: Stats) -> None:
         known.started = True
-        if known.start is None:
+        pod = self._pod(key.namespace, known.replica.name)
+        start = ledger.read_start(pod, stats) if pod is not None else None
+        if start is None:
             return
-        start, known.start = ledger.with_phases(known.start, stats), None
         record.starts = ledger.add(record.starts, start)
         if record.last_start is None or start.at >= record.last_start.at:
             record.last_start = start

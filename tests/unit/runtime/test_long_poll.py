@@ -28,7 +28,7 @@ class World:
         self.tasks: list[asyncio.Task[None]] = []
 
     def poll(
-        self, load: int, *, wait: float = 60, state: str | None = None, connection: str = "a"
+        self, load: int, *, wait: float = 600, state: str | None = None, connection: str = "a"
     ) -> asyncio.Task[None]:
         task = asyncio.create_task(self.polls.hold(Poll(wait, load, state), connection))
         self.tasks.append(task)
