@@ -26,6 +26,8 @@ from tests.support.keda import closed_schema, scaled_object_crd
 PROMETHEUS = "http://prometheus.monitoring.svc:9090"
 CPU = {"requests": {"cpu": "500m"}}
 RECORDED = Path(__file__).parent / "recorded" / "hpa.yaml"
+GOLDEN = Path(__file__).parent / "golden"
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "autoscaling-providers.md"
 OWNER = Owner("geography", "default", UID)
 LONGEST = Owner("a" * 50, "n" * 63, UID)
 
@@ -347,3 +349,14 @@ def test_a_drain_is_slowed_down_where_a_scaler_may_ask_for_several_replicas() ->
     world.settle()
 
     assert ("PodDisruptionBudget", "geography") not in world.objects
+
+
+# The document.
+
+
+@pytest.mark.parametrize(("name", "kind"), [("HPA", "HorizontalPodAutoscaler"), ("KEDA", "ScaledObject")])
+def test_the_document_shows_what_is_rendered(name: str, kind: str) -> None:
+    shown = DOCUMENT.read_text().split(f"<!-- {name} -->\n```yaml\n")[1].split("```")[0]
+    golden = yaml.safe_load_all((GOLDEN / f"{name.lower()}.yaml").read_text())
+
+    assert yaml.safe_load(shown) == next(child for child in golden if child["kind"] == kind)
