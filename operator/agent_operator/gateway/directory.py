@@ -88,8 +88,8 @@ class Directory:
 
     def lanes(self) -> Iterator[Lane]:
         """Every lane, those of agents that are gone too while replicas still answer their requests."""
-        yield from [found.lane for found in self._open.values()]
-        yield from list(self._draining)
+        self._draining = {lane for lane in self._draining if lane.in_flight or lane.clients}
+        yield from [*(found.lane for found in self._open.values()), *self._draining]
 
     def demand(self) -> dict[str, AgentDemand]:
         """By `namespace/name`, of agents that have or had requests."""
@@ -163,5 +163,5 @@ class Directory:
         del self._ports[found.port]
         found.server.close()
         found.lane.close(lambda: answers.unknown_agent(AGENT_GONE_SECONDS))
-        self._draining = {lane for lane in (*self._draining, found.lane) if lane.in_flight or lane.clients}
+        self._draining.add(found.lane)
         logger.info("no longer serving", extra={"agent": found.lane.route.key, "port": found.port})
