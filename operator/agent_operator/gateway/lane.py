@@ -10,9 +10,10 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from agent_operator.api.gateway import AgentDemand, Route
+from agent_operator.gateway.admission import Admission, Keys
 from agent_operator.gateway.client import ClientConnection
 from agent_operator.gateway.core import answers, choice, heads, prefix
 from agent_operator.gateway.core.answers import Problem
@@ -22,7 +23,6 @@ from agent_operator.gateway.core.wake import COMMENT_SECONDS, SCHEDULING, Wakes
 from agent_operator.gateway.held_stream import HeldStream
 from agent_operator.gateway.replicas import Pod, Replicas
 from agent_operator.gateway.request import Request
-from agent_runtime.api_keys import Denied, KeyRing
 
 logger = logging.getLogger(__name__)
 
@@ -31,19 +31,6 @@ TRIES = 3
 TICK_SECONDS = 0.5
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """Methods that may be sent twice (RFC 9110, 9.2.1)."""
-
-
-class Keys(Protocol):
-    """Who may call an agent that has API keys."""
-
-    def cached(self, namespace: str, secret: str) -> KeyRing | None:
-        """The ring as read lately, if it was."""
-
-    async def ring(self, namespace: str, secret: str) -> KeyRing | None:
-        """The ring; None when it cannot be read at the moment."""
-
-    def judge(self, ring: KeyRing, raw: bytes) -> Denied | None:
-        """Why the key in a request's head is not accepted."""
 
 
 class Lane:
@@ -74,10 +61,10 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
         self._wakes = Wakes()
-        self._keys, self._on_held, self._on_wait = keys, on_held, on_wait
+        self._on_held, self._on_wait = on_held, on_wait
+        self._admission = Admission(keys, admit=self._hold, refuse=self._refuse, spawn=self._spawn)
         self._tasks: set[asyncio.Task[None]] = set()
         self._tending: asyncio.Task[None] | None = None
-        self._checking = 0
         self._closed: Callable[[], Problem] | None = None
 
     # ------------------------------------------------------------------ what the slices say
@@ -102,10 +89,8 @@ class Lane:
             self._refuse(request, self._closed())
         elif self.replicas.ready and not self.queue:
             self._pass(request)
-        elif self.route.api_keys_secret is None:
-            self._hold(request)
         else:
-            self._authenticate(request, self.route.api_keys_secret)
+            self._admission.ask(request, self.route, self.retry_after())
 
     def grew(self, request: Request, more: int) -> None:
         """More of the body of a request came that no replica has."""
@@ -138,44 +123,15 @@ class Lane:
         assert pod is not None  # noqa: S101 - only called while pods are ready
         return pod
 
-    # ------------------------------------------------------------------ who may wait
-
-    def _authenticate(self, request: Request, secret: str) -> None:
-        ring = self._keys.cached(self.route.namespace, secret)
-        if ring is not None:
-            self._judge(request, ring)
-        elif self._checking >= self.route.max_held_requests:
-            self._refuse(request, answers.hold_full("requests", self.retry_after()))
-        else:
-            self._spawn(self._check(request, secret))
-
-    async def _check(self, request: Request, secret: str) -> None:
-        self._checking += 1
-        try:
-            ring = await self._keys.ring(self.route.namespace, secret)
-        finally:
-            self._checking -= 1
-        if request.gone:
-            return
-        if ring is None:
-            self._refuse(request, answers.keys_unreadable(5))
-        else:
-            self._judge(request, ring)
-
-    def _judge(self, request: Request, ring: KeyRing) -> None:
-        denied = self._keys.judge(ring, request.head.raw)
-        if denied is not None:
-            self._refuse(request, answers.unauthorized(denied.code))
-        elif self.replicas.ready and not self.queue:
-            self._pass(request)
-        else:
-            self._hold(request)
-
     # ------------------------------------------------------------------ hold
 
     def _hold(self, request: Request) -> None:
+        """Admitted: into the line, unless in the meantime there is none."""
         if self._closed is not None:
             self._refuse(request, self._closed())
+            return
+        if self.replicas.ready and not self.queue:
+            self._pass(request)
             return
         now = self.now()
         self._set_deadline(request, now)
@@ -189,12 +145,12 @@ class Lane:
             self.pump()
 
     def _set_deadline(self, request: Request, now: float) -> None:
-        named = heads.timeout_of(request.head.raw)
+        named = request.patience = heads.timeout_of(request.head.raw)
         seconds = self.route.hold_seconds if named is None else min(named, self.route.hold_seconds)
         request.since, request.deadline = now, now + seconds
 
     def _waits(self, request: Request) -> None:
-        if not self.replicas.ready:
+        if not any(pod.facts.ready for pod in self.replicas):
             self._wakes.begin(self.now())
         request.client.continue_body()
         self._changed()
@@ -250,8 +206,8 @@ class Lane:
         self.outcomes["released"] += 1
         self._on_wait(self.route.key, now - request.since)
         raw = request.head.raw
-        if heads.timeout_of(raw) is not None:
-            raw = heads.with_timeout(raw, request.deadline - now)
+        if request.patience is not None:
+            raw = heads.with_timeout(raw, request.patience - (now - request.since))
         request.head.raw = heads.without_encodings(raw) if request.joined is not None else raw
         self._send(request, pod)
 

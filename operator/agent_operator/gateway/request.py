@@ -25,7 +25,7 @@ class Request:
 
     __slots__ = (
         "backend", "begun", "body", "buffered", "client", "complete", "deadline", "gathering", "gone", "head",
-        "held", "joined", "pod", "since", "streams", "tried",
+        "held", "joined", "patience", "pod", "since", "streams", "tried",
     )  # fmt: skip
 
     def __init__(self, client: ClientConnection, head: Head) -> None:
@@ -49,6 +49,8 @@ class Request:
         self.held = False
         """It waited for a replica, now or earlier."""
         self.since = self.deadline = 0.0
+        self.patience: float | None = None
+        """Seconds the client said it would wait, from `since`."""
         self.streams: bool | None = None
         """Whether it asks for server-sent events; None: nobody has looked."""
         self.joined: HeldStream | None = None

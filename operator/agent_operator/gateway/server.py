@@ -14,13 +14,14 @@ from prometheus_client import CollectorRegistry
 
 from agent_operator.controller.cache import Cache
 from agent_operator.controller.queue import WorkQueue
+from agent_operator.gateway.admission import Keys
 from agent_operator.gateway.client import SWEEP_SECONDS
 from agent_operator.gateway.control import DemandPage
 from agent_operator.gateway.core import answers
 from agent_operator.gateway.core.demand import Board
 from agent_operator.gateway.core.slices import View
 from agent_operator.gateway.directory import Directory, Key
-from agent_operator.gateway.lane import Keys, Lane
+from agent_operator.gateway.lane import Lane
 from agent_operator.gateway.metrics import GatewayMetrics
 from agent_operator.gateway.polling import Polling
 

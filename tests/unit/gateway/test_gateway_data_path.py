@@ -271,6 +271,7 @@ BAD = {
     "a bare line feed": b"GET / HTTP/1.1\nx: a\r\n\r\n",
     "a blank before the colon": b"GET / HTTP/1.1\r\ncontent-length : 5\r\n\r\n",
     "a chunk that is none": b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    "chunks before their time": b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     "a tunnel": b"CONNECT a:1 HTTP/1.1\r\n\r\n",
     "an encoding that is not chunked": b"POST / HTTP/1.1\r\ntransfer-encoding: gzip\r\n\r\n",
 }

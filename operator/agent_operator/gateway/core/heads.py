@@ -87,6 +87,8 @@ def clean(raw: bytes) -> Head:
                 head.expects = value.strip().lower() == b"100-continue" and not head.old
             elif name == b"connection":
                 raw = _options(head, raw, value)
+    if head.old and head.chunked:
+        raise BadHeadError("HTTP/1.0 has no Transfer-Encoding")
     if strip:
         raw = _OF_ONE_CONNECTION.sub(b"", raw)
     head.raw = raw
