@@ -49,7 +49,7 @@ def poisson(
 
     Five minutes at the first rate come before, so that no autoscaler is judged by how it begins.
     """
-    random = Random(seed)  # noqa: S311
+    random = Random(seed)
     sigma = log(p90 / median) / NORMAL_P90
     arrivals, services, at = [], [], 0.0
     while True:
