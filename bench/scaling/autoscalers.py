@@ -11,8 +11,8 @@ what a Prometheus adapter gives: scraped each 15 s and one scrape old (in practi
 KPA (knative.dev, KPA-specific settings; knative/serving pkg/autoscaler/scaling/autoscaler.go and the
 config-autoscaler defaults): a look each 2 s; means over 60 s and, in panic, 6 s; panic begins when twice the
 ready pods are needed and ends 60 s after that was last so, and is never scaled down in; at most halved in
-one look; begins in panic if it finds more than one; to zero 30 s (the grace period) after nothing was seen for a whole window. The target is 70 % of
-the slots; ours and the HPA are given the same target.
+one look; begins in panic if it finds more than one; to zero 30 s (the grace period) after nothing was seen
+for a whole window. The target is 70 % of the slots; ours and the HPA are given the same target.
 """
 
 from __future__ import annotations
