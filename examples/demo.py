@@ -98,14 +98,15 @@ def install() -> None:
             values += ["--set-string", f"{prefix}.{key}={value}"]
     call(
         "helm", "upgrade", "--install", RELEASE, "charts/agent-operator", "--namespace", SYSTEM,
-        "--create-namespace", "--wait", "--timeout", "3m", *adoption(), *values,
+        "--create-namespace", "--wait", "--timeout", "3m", "--force-conflicts", *adoption(), *values,
     )  # fmt: skip
 
 
 def adoption() -> list[str]:
     """What lets Helm take over a CRD that was applied by hand: without it the installation is refused.
 
-    A CRD of another release is left to that release, whose name Helm's refusal says.
+    A CRD of another release is left to that release, whose name Helm's refusal says. Conflicts are forced at
+    every installation: fields that kubectl applied once stay kubectl's, and an upgrade would stop at them.
     """
     listed = call("kubectl", "get", "crd", CRD, "--ignore-not-found", "-o", "json")
     if not listed.strip():
@@ -113,7 +114,7 @@ def adoption() -> list[str]:
     if "meta.helm.sh/release-name" in json.loads(listed)["metadata"].get("annotations", {}):
         return []
     print(f"    {CRD} was applied by hand: this release takes it over", flush=True)
-    return ["--take-ownership", "--force-conflicts"]
+    return ["--take-ownership"]
 
 
 def apply() -> None:

@@ -37,7 +37,7 @@ from agent_operator.settings import SettingsError
 from agent_operator.shell.connection import Connection
 from agent_operator.shell.credentials import NoClusterError, load_credentials
 from agent_operator.shell.http_kube import HttpKube
-from agent_operator.shell.kinds import ENDPOINT_SLICE, selector_of
+from agent_operator.shell.kinds import ENDPOINT_SLICE, selector_of_all_slices
 from agent_operator.shell.kube import KubeError
 
 logger = logging.getLogger("agent_operator.gateway")
@@ -119,8 +119,8 @@ def _feed(settings: GatewaySettings, connection: Connection, metrics: Metrics) -
     queue: WorkQueue[Key] = WorkQueue(metrics)
     informer: Informer[Key] = Informer(
         cache, queue, metrics,
-        key_of=key_of, kinds=(ENDPOINT_SLICE,), selector_of=partial(selector_of, shard=settings.shard),
-        namespaces=settings.watch_namespaces,
+        key_of=key_of, kinds=(ENDPOINT_SLICE,), namespaces=settings.watch_namespaces,
+        selector_of=partial(selector_of_all_slices, shard=settings.shard),
     )  # fmt: skip
     return _Feed(connection, HttpKube(connection), cache, queue, informer)
 

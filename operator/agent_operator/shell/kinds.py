@@ -87,6 +87,15 @@ def selector_of(kind: Kind, shard: str | None = None) -> str:
     chosen = [] if kind == AGENT else [LABEL_AGENT]
     if kind == ENDPOINT_SLICE:
         chosen.append(f"{LABEL_SLICE_MANAGED_BY}={MANAGED_BY}")  # not those Kubernetes makes of our Services
-    if shard is not None:
-        chosen.append(f"{LABEL_SHARD}={shard}" if shard else f"!{LABEL_SHARD}")
-    return ",".join(chosen)
+    return ",".join(chosen + _of_shard(shard))
+
+
+def selector_of_all_slices(kind: Kind, shard: str | None = None) -> str:
+    """The same for who follows the EndpointSlices of agents' Services, whoever makes them."""
+    return ",".join([LABEL_AGENT, *_of_shard(shard)])
+
+
+def _of_shard(shard: str | None) -> list[str]:
+    if shard is None:
+        return []
+    return [f"{LABEL_SHARD}={shard}" if shard else f"!{LABEL_SHARD}"]

@@ -81,6 +81,9 @@ def _proposals(
     each = policy.target_concurrency
     window = f"over the last {policy.stable_seconds:g} s"
     in_flight = "held" if memory.ready == 0 and signals.latest > 0 else "in flight"
+    if memory.ready == 0 and signals.latest > 0:
+        # Nobody answers: what is held is there until somebody does, so it is no noise.
+        yield _carried(signals.latest, f"{_count(signals.latest)} held now", each, policy, current)
     yield _carried(
         signals.mean,
         f"{_count(signals.mean)} {in_flight} {window}",
@@ -89,9 +92,6 @@ def _proposals(
         current,
         noise=signals.noise,
     )
-    if memory.ready == 0 and signals.latest > signals.fast:
-        # Nobody answers: what is held is there until somebody does, so it is no noise.
-        yield _carried(signals.latest, f"{_count(signals.latest)} held now", each, policy, current)
     if signals.fast > signals.mean:
         text = f"{_count(signals.fast)} {in_flight} now, {signals.mean:.3g} {window}"
         yield _carried(signals.fast, text, each, policy, current)
