@@ -24,6 +24,14 @@ GROUP = "discovery.k8s.io/v1"
 SLICES = f"/apis/{GROUP}/endpointslices"
 
 
+def _resource(plural: str, kind: str, *, namespaced: bool) -> dict[str, Any]:
+    """An entry of discovery; kopf watches nothing before it has seen that there are namespaces."""
+    verbs = ["create", "delete", "get", "list", "patch", "update", "watch"]
+    return {
+        "name": plural, "singularName": kind.lower(), "kind": kind, "namespaced": namespaced, "verbs": verbs,
+    }  # fmt: skip
+
+
 class SliceServer:
     """List, watch and discovery of EndpointSlices, and a record of everything that was asked."""
 
@@ -54,14 +62,11 @@ class SliceServer:
             group = {"name": "discovery.k8s.io", "versions": [version], "preferredVersion": version}
             body = {"groups": [group]}
         elif request.path == f"/apis/{GROUP}":
-            body = {"resources": [{
-                "name": "endpointslices", "singularName": "endpointslice", "kind": "EndpointSlice",
-                "namespaced": True, "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"],
-            }]}  # fmt: skip
+            body = {"resources": [_resource("endpointslices", "EndpointSlice", namespaced=True)]}
         elif request.path == "/api":
             body = {"versions": ["v1"]}
         elif request.path == "/api/v1":
-            body = {"resources": []}
+            body = {"resources": [_resource("namespaces", "Namespace", namespaced=False)]}
         else:
             return web.json_response({"kind": "Status", "code": 403, "message": "no"}, status=403)
         return web.json_response(body)
