@@ -244,7 +244,7 @@ class Replica:
                     await self.handler(seen)
                 finally:
                     self.current -= 1
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass
         finally:
             self.open -= 1

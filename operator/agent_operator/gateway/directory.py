@@ -85,6 +85,7 @@ class Directory:
         self._open: dict[Key, _Open] = {}
         self._ports: dict[int, Key] = {}
         self._draining: set[Lane] = set()
+        self._agreeing = asyncio.Lock()
 
     def lanes(self) -> Iterator[Lane]:
         """Every lane, those of agents that are gone too while replicas still answer their requests."""
@@ -118,6 +119,10 @@ class Directory:
 
     async def agree(self, key: Key) -> bool:
         """Make an agent's lane and port what its slices say; False if that must be tried again."""
+        async with self._agreeing:  # opening a port takes a moment, in which the same news may come again
+            return await self._agree(key)
+
+    async def _agree(self, key: Key) -> bool:
         view = read(self._cache.indexed(key))
         found = self._open.get(key)
         if found is not None and (view is None or view.port != found.port):

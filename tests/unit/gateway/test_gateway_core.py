@@ -172,7 +172,7 @@ def stats(**facts: Any) -> Stats:
         (
             1,
             stats(state="LOADING", download={"source": "x", "bytes_done": 43, "bytes_total": 100}),
-            "downloading 43 %",
+            "loading 43 %",
         ),
         (1, stats(state="LOADING"), "loading"),
         (1, stats(state="WARMING"), "warming"),

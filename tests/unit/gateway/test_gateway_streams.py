@@ -77,7 +77,7 @@ async def test_a_stream_tells_how_far_the_pod_is() -> None:
         client = await begun(it)
         await it.pods(free_port(), endpoint("127.0.0.1", "one", ready=False))
         said = b""
-        while said != b": downloading 43 %\n\n":
+        while said != b": loading 43 %\n\n":
             said = await client.chunk()
         client.leave()
         await until("nothing is left", it.empty)

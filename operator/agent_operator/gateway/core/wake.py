@@ -63,9 +63,7 @@ def progress(pods: int, stats: Stats | None) -> str:
     state = stats.state.lower()
     facts = stats.download
     if facts is not None and facts.bytes_total and facts.bytes_done < facts.bytes_total:
-        return f"downloading {100 * facts.bytes_done // facts.bytes_total} %"
-    if state == "loading" and facts is not None and facts.bytes_total:
-        return f"loading {min(100, 100 * facts.bytes_done // facts.bytes_total)} %"
+        return f"loading {100 * facts.bytes_done // facts.bytes_total} %"
     return {"starting": STARTING, "ready": "ready"}.get(state, state)
 
 
