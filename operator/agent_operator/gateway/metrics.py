@@ -1,7 +1,8 @@
 """Every metric of the gateway. Layer: gateway; imports prometheus-client.
 
 The one idea: the data path counts in plain numbers of its own; they are collected when somebody scrapes, so
-a request costs no lock. Of labels there is the agent (`namespace/name`) and small fixed sets.
+a request costs no lock. Labels are the agent, by `namespace` and `agent` as on the replicas' own metrics in
+a PodMonitor of the chart, and small fixed sets.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from prometheus_client.registry import Collector
 from agent_operator.gateway.lane import Lane
 
 PREFIX = "agentoperator_gateway"
+AGENT = ("namespace", "agent")
 OUTCOMES = ("released", "expired", "cancelled", "refused", "unauthorized")
 UPSTREAM_ERRORS = ("connect", "closed", "malformed", "declined")
 
@@ -27,14 +29,14 @@ class GatewayMetrics:
 
     def __init__(self, registry: CollectorRegistry, lanes: Callable[[], Iterable[Lane]]) -> None:
         self.hold_seconds = Histogram(
-            f"{PREFIX}_hold_seconds", "How long a request was held, however its hold ended.", ["agent"],
+            f"{PREFIX}_hold_seconds", "How long a request was held, however its hold ended.", [*AGENT],
             registry=registry, buckets=_HOLD_BUCKETS,
         )  # fmt: skip
         registry.register(_Lanes(lanes))
 
     def waited(self, agent: str, seconds: float) -> None:
-        """A hold has ended."""
-        self.hold_seconds.labels(agent).observe(seconds)
+        """A hold of `namespace/name` has ended."""
+        self.hold_seconds.labels(*agent.split("/")).observe(seconds)
 
 
 class _Lanes(Collector):
@@ -49,31 +51,31 @@ class _Lanes(Collector):
             "ready_pods": ("Pods that may be given requests.", lambda lane: len(lane.replicas.ready)),
             "client_connections": ("Open connections of clients.", lambda lane: len(lane.clients)),
         }
-        lanes = [(lane.route.key, lane) for lane in self._lanes()]
+        lanes = [([lane.route.namespace, lane.route.agent], lane) for lane in self._lanes()]
         for name, (text, value) in gauges.items():
-            gauge = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=["agent"])
+            gauge = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=AGENT)
             for key, lane in lanes:
-                gauge.add_metric([key], value(lane))
+                gauge.add_metric(key, value(lane))
             yield gauge
         yield from self._counters(lanes)
 
-    def _counters(self, lanes: list[tuple[str, Lane]]) -> Iterable[Metric]:
-        held = CounterMetricFamily(f"{PREFIX}_held", "Requests that had to wait.", labels=["agent"])
-        passed = CounterMetricFamily(f"{PREFIX}_passed", "Requests given to replicas.", labels=["agent"])
+    def _counters(self, lanes: list[tuple[list[str], Lane]]) -> Iterable[Metric]:
+        held = CounterMetricFamily(f"{PREFIX}_held", "Requests that had to wait.", labels=AGENT)
+        passed = CounterMetricFamily(f"{PREFIX}_passed", "Requests given to replicas.", labels=AGENT)
         ends = {
-            outcome: CounterMetricFamily(f"{PREFIX}_{outcome}", text, labels=["agent"])
+            outcome: CounterMetricFamily(f"{PREFIX}_{outcome}", text, labels=AGENT)
             for outcome, text in zip(OUTCOMES, _OUTCOME_WORDS, strict=True)
         }
         errors = CounterMetricFamily(
-            f"{PREFIX}_upstream_errors", "Replicas that failed a request, by how.", labels=["agent", "error"]
+            f"{PREFIX}_upstream_errors", "Replicas that failed a request, by how.", labels=[*AGENT, "error"]
         )
         for key, lane in lanes:
-            held.add_metric([key], lane.queue.total)
-            passed.add_metric([key], lane.passed)
+            held.add_metric(key, lane.queue.total)
+            passed.add_metric(key, lane.passed)
             for outcome, family in ends.items():
-                family.add_metric([key], lane.outcomes[outcome])
+                family.add_metric(key, lane.outcomes[outcome])
             for error in UPSTREAM_ERRORS:
-                errors.add_metric([key, error], lane.upstream_errors[error])
+                errors.add_metric([*key, error], lane.upstream_errors[error])
         return [held, passed, *ends.values(), errors]
 
 

@@ -84,7 +84,7 @@ async def test_every_metric_is_there_by_its_name() -> None:
         asked = asyncio.create_task(ask(it))
         await until("it is held", lambda: len(it.lane.queue))
         _, text = await get(it, "/metrics")
-        assert 'agentoperator_gateway_held_requests{agent="team/geo"} 1.0' in text
+        assert 'agentoperator_gateway_held_requests{agent="geo",namespace="team"} 1.0' in text
         await it.pods(pod.port, endpoint("127.0.0.1", "one"))
         await asked
         _, text = await get(it, "/metrics")
@@ -99,8 +99,8 @@ async def test_every_metric_is_there_by_its_name() -> None:
             *(f"agentoperator_gateway_{outcome}_total" for outcome in OUTCOMES),
             *(f"agentoperator_gateway_hold_seconds_{part}" for part in ("bucket", "count", "sum")),
         }  # fmt: skip
-        assert 'agentoperator_gateway_released_total{agent="team/geo"} 1.0' in text
-        assert 'agentoperator_gateway_hold_seconds_count{agent="team/geo"} 1.0' in text
+        assert 'agentoperator_gateway_released_total{agent="geo",namespace="team"} 1.0' in text
+        assert 'agentoperator_gateway_hold_seconds_count{agent="geo",namespace="team"} 1.0' in text
 
 
 async def test_stopping_refuses_who_waits_lets_replicas_finish_and_takes_nobody_new() -> None:
