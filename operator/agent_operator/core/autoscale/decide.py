@@ -19,7 +19,7 @@ LOOKAHEAD_SECONDS = 600.0
 """The farthest that a trend is followed."""
 GROWTH = 2.0
 """The most by which a trend multiplies the load of now."""
-SURE_MEAN = 2.0
+SURE_MEAN = 1.5
 """Standard errors by which the mean has to be above what the replicas carry."""
 _MISSING: Limit = "SignalsMissing"
 
@@ -102,7 +102,7 @@ def _proposals(
         yield _Proposal(memory.by_latency, f"{text}: {_replicas(memory.by_latency)}")
 
 
-def _carried(
+def _carried(  # noqa: PLR0917
     load: float, text: str, each: float, policy: Policy, current: int, noise: float = 0.0
 ) -> _Proposal:
     """The replicas that a load needs; what the current ones carry within the tolerance needs no more.
