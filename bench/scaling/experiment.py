@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 from statistics import fmean
 
 from bench.scaling.agent import Machine, Outcome, Simulation, Trace
@@ -16,6 +17,10 @@ from bench.scaling.traces import TRACES
 
 SEEDS = (1, 2, 3)
 MACHINE = Machine()
+POINTS = 240
+PICTURED = ("ours", "hpa", "kpa")
+LINES = Path(__file__).parent / "lines.json"
+"""Beside the results, not among them: it is no claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +63,47 @@ def summary(outcomes: list[Outcome]) -> Summary:
 
 def compare(
     traces: Iterable[Callable[[int], Trace]] = TRACES, seeds: tuple[int, ...] = SEEDS
-) -> dict[str, dict[str, Summary]]:
-    """Summaries by trace and side."""
-    found: dict[str, dict[str, Summary]] = {}
+) -> dict[str, dict[str, list[Outcome]]]:
+    """What became of each trace under each side, one outcome a seed."""
+    found: dict[str, dict[str, list[Outcome]]] = {}
     for make in traces:
         made = [make(seed) for seed in seeds]
-        found[made[0].name] = {side.name: summary([play(trace, side) for trace in made]) for side in SIDES}
+        found[made[0].name] = {side.name: [play(trace, side) for trace in made] for side in SIDES}
     return found
 
 
 @lru_cache(maxsize=1)
-def standard() -> dict[str, dict[str, dict[str, float]]]:
-    """The whole comparison, once a process, as it is written to the results."""
+def standard() -> dict[str, dict[str, list[Outcome]]]:
+    """The whole comparison, once a process."""
+    return compare()
+
+
+def table(found: dict[str, dict[str, list[Outcome]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """The figures by trace and side, as they are written to the results."""
     return {
-        trace: {side: asdict(figures) for side, figures in sides.items()}
-        for trace, sides in compare().items()
+        trace: {side: asdict(summary(outcomes)) for side, outcomes in sides.items()}
+        for trace, sides in found.items()
     }
+
+
+def over_traces(side: str, pick: Callable[[Outcome], float]) -> list[float]:
+    """A figure summed up over the traces, one a seed."""
+    sides = [outcomes[side] for outcomes in standard().values()]
+    return [sum(pick(outcomes[index]) for outcomes in sides) for index in range(len(SEEDS))]
+
+
+def lines(found: dict[str, dict[str, list[Outcome]]]) -> dict[str, dict[str, list[list[float]]]]:
+    """Minutes, replicas and demand of the first seed, POINTS a trace: what the pictures show."""
+    return {trace: {side: _line(sides[side][0]) for side in PICTURED} for trace, sides in found.items()}
+
+
+def _line(outcome: Outcome) -> list[list[float]]:
+    """At each point the mean demand since the one before, and the replicas then."""
+    begin, end = outcome.line[0][0], outcome.line[-1][0]
+    step, found, demands = (end - begin) / POINTS, [], []
+    for at, replicas, demand in outcome.line:
+        demands.append(demand)
+        if at - begin >= step * len(found):
+            found.append([round((at - begin) / 60, 2), replicas, round(fmean(demands), 1)])
+            demands = []
+    return found
