@@ -37,9 +37,12 @@ demo-down: ## Remove the demo and stop the cluster
 	@$(CLUSTER_DRIVER) down --provider $(CLUSTER)
 
 # ---------------------------------------------------------------- cluster, images, model
-.PHONY: cluster-up cluster-down cluster-status cluster-purge images model clerk install
+.PHONY: cluster-up metrics-server cluster-down cluster-status cluster-purge images model clerk install
 cluster-up: ## Start the cluster (built on first use)
 	@$(CLUSTER_DRIVER) up --provider $(CLUSTER)
+
+metrics-server: cluster-up ## Add a metrics-server to the embedded cluster (built on first use)
+	@$(CLUSTER_DRIVER) metrics-server --provider $(CLUSTER)
 
 cluster-down: ## Stop the cluster; nothing stays running, mounted or routed
 	@$(CLUSTER_DRIVER) down --provider $(CLUSTER)

@@ -159,6 +159,7 @@ def serve(options: argparse.Namespace, factory: BackendFactory | None = None) ->
     from agent_runtime.app import Runtime
     from agent_runtime.llm.open import open_backend
     from agent_runtime.observability import tracing
+    from agent_runtime.observability.process import process_started
 
     tracing.configure(
         {
@@ -172,7 +173,8 @@ def serve(options: argparse.Namespace, factory: BackendFactory | None = None) ->
                                        "admin_port": admin_listener.getsockname()[1],
                                        "agent": config.name, "revision": config.revision}}
     )  # fmt: skip
-    report = Runtime(config, factory or open_backend).run(listener, admin_listener)
+    runtime = Runtime(config, factory or open_backend, process_started())
+    report = runtime.run(listener, admin_listener)
     if report is not None:
         termination.write(report)
     tracing.shutdown()
@@ -191,7 +193,7 @@ def _configure_logging(config: RuntimeConfig) -> None:
 
 def new_key(options: argparse.Namespace) -> int:
     """Prints a key once, and what the server is told of it."""
-    from agent_runtime.access.keys import new_key as make
+    from agent_runtime.api_keys import new_key as make
 
     made = make()
     print(f"key:    {made.key}")

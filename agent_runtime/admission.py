@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -44,10 +45,23 @@ class _Waiter:
     turn: asyncio.Future[None]
 
 
-class Admission:
-    """A bounded queue before a bounded number of slots; first come, first served. Use on one event loop."""
+def _nobody() -> None: ...
 
-    def __init__(self, max_concurrency: int, max_queued_requests: int, max_queued_tokens: int) -> None:
+
+class Admission:
+    """A bounded queue before a bounded number of slots; first come, first served. Use on one event loop.
+
+    `on_change` is called whenever more or fewer run or wait.
+    """
+
+    def __init__(
+        self,
+        max_concurrency: int,
+        max_queued_requests: int,
+        max_queued_tokens: int,
+        on_change: Callable[[], None] = _nobody,
+    ) -> None:
+        self._on_change = on_change
         self._running = 0
         self._queue: deque[_Waiter] = deque()
         self._queued_tokens = 0
@@ -77,11 +91,13 @@ class Admission:
         """
         if not self.would_wait(slots):
             self._running += slots
+            self._on_change()
             return
         self._check_queue(tokens)
         waiter = _Waiter(slots, tokens, asyncio.get_running_loop().create_future())
         self._queue.append(waiter)
         self._queued_tokens += tokens
+        self._on_change()
         try:
             await waiter.turn
         except asyncio.CancelledError:
@@ -122,3 +138,4 @@ class Admission:
             if not waiter.turn.cancelled():
                 self._running += waiter.slots
                 waiter.turn.set_result(None)
+        self._on_change()

@@ -25,6 +25,7 @@ from agent_runtime.agent.build import build_agent
 from agent_runtime.agent.service import AgentService
 from agent_runtime.api.a2a import a2a_routes
 from agent_runtime.api.admin import Admin, admin_app
+from agent_runtime.api.long_poll import Changes, LongPoll, Moment
 from agent_runtime.api.service import Service, Serving
 from agent_runtime.contract import FailureCode, RuntimeConfig, TerminationReport
 from agent_runtime.drain import InFlight
@@ -81,11 +82,16 @@ def _server(app: ASGIApp) -> _Server:
 class Runtime:
     """One process serving one model."""
 
-    def __init__(self, config: RuntimeConfig, factory: BackendFactory = open_backend) -> None:
+    def __init__(
+        self, config: RuntimeConfig, factory: BackendFactory = open_backend, started: float | None = None
+    ) -> None:
+        """`started` is when the process began, in seconds of `time.monotonic`; None is now."""
         self.config = config
         self._factory = factory
-        self.telemetry = Telemetry(config)
-        self.lifecycle = Lifecycle(on_enter=self.telemetry.metrics.entered)
+        self.telemetry = Telemetry(config, started)
+        self._changes = Changes()
+        self._wake: Callable[[], object] = lambda: None
+        self.lifecycle = Lifecycle(on_enter=self._entered)
 
     def run(self, listener: socket.socket, admin_listener: socket.socket) -> TerminationReport | None:
         """Serve on two bound sockets until SIGTERM; None, or the report of why serving ended."""
@@ -93,7 +99,8 @@ class Runtime:
             return runner.run(self._run(listener, admin_listener))
 
     async def _run(self, listener: socket.socket, admin_listener: socket.socket) -> TerminationReport | None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
+        self._wake = lambda: loop.call_soon_threadsafe(self._changes.tell)
         self._end: asyncio.Future[TerminationReport | None] = self._loop.create_future()
         self._in_flight = InFlight()
         parameters = LiveParameters(self.config.parameters)
@@ -103,6 +110,7 @@ class Runtime:
             lambda: self.lifecycle.status,
             parameters,
             open_gate(self.config.access),
+            on_load=self._changes.tell,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
@@ -117,6 +125,7 @@ class Runtime:
         if report is None:
             await self._drain()
         await self._close()
+        self._changes.close()
         for server in servers:
             server.should_exit = True
         with contextlib.suppress(TimeoutError):
@@ -131,6 +140,7 @@ class Runtime:
                 parameters,
                 telemetry.metrics.render,
                 lambda: telemetry.stats(service),
+                LongPoll(self._changes, self._moment),
                 refresh=lambda: telemetry.refresh(service),
                 gate=service.gate,
                 routes=probe_routes(),
@@ -139,6 +149,16 @@ class Runtime:
         )
         app.state.service = service
         return app
+
+    def _moment(self) -> Moment:
+        load = self._service.admission.load
+        return Moment(load.running + load.waiting, self.lifecycle.status.state.value, self._service.work())
+
+    def _entered(self, state: State) -> None:
+        """From any thread: a state was entered."""
+        self.telemetry.metrics.entered(state)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody polls any more
+            self._wake()
 
     def _stop(self, name: str) -> None:
         """A signal came: readiness is false from now on."""
@@ -158,16 +178,15 @@ class Runtime:
 
     def _load(self) -> None:
         """In the loader's thread."""
+        startup = self.telemetry.startup
         try:
+            startup.configured()
             self.lifecycle.move(State.LOADING, f"loading {self.config.model.uri}")
             started = time.monotonic()
             backend = self._factory(self.config, self._opening())
+            startup.loaded()
             self.lifecycle.move(State.WARMING, "generating a first token")
-            warm = time.monotonic()
-            first_token = opening.warm(backend)
-            self.telemetry.phase("warmup", time.monotonic() - warm)
-            if first_token is not None:
-                self.telemetry.phase("first_token", first_token)
+            startup.warmed(opening.warm(backend))
             info = backend.info
             log.info(
                 "model loaded", extra={"fields": {"seconds": round(time.monotonic() - started, 3),
@@ -185,8 +204,9 @@ class Runtime:
     def _opening(self) -> Opening:
         return Opening(
             loop=self._loop,
-            on_phase=self.telemetry.phase,
+            on_phase=self.telemetry.startup.part,
             on_download=self.telemetry.download,
+            on_weights=self.telemetry.weights,
             on_crash=self._crashed,
             observer=self.telemetry.recorder,
         )
@@ -210,6 +230,7 @@ class Runtime:
         self._app.router.routes.extend(self._a2a_routes(agent))
         service.serving = Serving(backend, int(time.time()), agent)
         self._describe_cache()
+        self.telemetry.startup.ready()
         self.lifecycle.move(State.READY, "serving")
 
     def _a2a_routes(self, agent: AgentService) -> list[Route]:

@@ -31,11 +31,13 @@ class Progress:
                 self._last = self._clock()
             self._running += 1
 
-    def end(self) -> None:
-        """A generation is over, however it went."""
+    def end(self, *, stepped: bool = True) -> None:
+        """A generation is over, however it went. `stepped` is False where the engine had no part in it: a
+        request that is given up beside a hung engine must not make it look alive."""
         with self._lock:
             self._running -= 1
-            self._last = self._clock()
+            if stepped:
+                self._last = self._clock()
 
     @contextmanager
     def generation(self) -> Iterator[None]:

@@ -53,6 +53,14 @@ class Activity:
     idle_seconds: float
 
 
+class Work(StrEnum):
+    """The engine's forward progress in one word."""
+
+    IDLE = "Idle"
+    BUSY = "Busy"
+    STALLED = "Stalled"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A probe's answer and the sentence that explains it."""
@@ -78,20 +86,33 @@ def startup(status: Status) -> Verdict:
     return Verdict(status.was_ready and status.state is not State.FAILED, status.reason)
 
 
-def readiness(status: Status) -> Verdict:
-    """Readiness: true only while new requests are welcome."""
+def work(activity: Activity, stall_seconds: float) -> Work:
+    """Busy with progress is busy however long it takes; busy without a single token for `stall_seconds` is
+    stalled."""
+    if activity.running <= 0:
+        return Work.IDLE
+    return Work.STALLED if activity.idle_seconds >= stall_seconds else Work.BUSY
+
+
+def readiness(status: Status, activity: Activity, stall_seconds: float) -> Verdict:
+    """Readiness: true only while new requests are welcome and would be answered: a request sent to a stalled
+    engine dies with it."""
+    if status.state is State.READY and work(activity, stall_seconds) is Work.STALLED:
+        return Verdict(False, _stalled(activity, stall_seconds))
     return Verdict(status.state is State.READY, status.reason)
 
 
 def liveness(status: Status, activity: Activity, stall_seconds: float) -> Verdict:
-    """Liveness: forward progress. Busy with progress is alive however long it takes; idle is alive;
-    busy without a single token for `stall_seconds` is not."""
+    """Liveness: forward progress. Idle and busy are alive, stalled is not."""
     if status.state is State.FAILED:
         return Verdict(False, status.reason)
-    if activity.running > 0 and activity.idle_seconds >= stall_seconds:
-        return Verdict(
-            False,
-            f"{activity.running} request(s) running and no token for {activity.idle_seconds:.0f} s "
-            f"(stall_seconds is {stall_seconds:g})",
-        )
+    if work(activity, stall_seconds) is Work.STALLED:
+        return Verdict(False, _stalled(activity, stall_seconds))
     return Verdict(True, status.reason)
+
+
+def _stalled(activity: Activity, stall_seconds: float) -> str:
+    return (
+        f"{activity.running} request(s) running and no token for {activity.idle_seconds:.0f} s "
+        f"(stall_seconds is {stall_seconds:g})"
+    )

@@ -103,7 +103,7 @@ class ProcessFacts(_Record):
 
 
 class DownloadFacts(_Record):
-    """The model on its way here."""
+    """The model on its way here. `bytes_done` includes what an earlier run left on the disk."""
 
     source: str
     files: int = 0
@@ -137,9 +137,20 @@ class Stats(_Record):
     latency: Latency = Latency(window_seconds=60.0)
     engine: EngineFacts = EngineFacts()
     process: ProcessFacts = ProcessFacts()
-    load_phases: dict[str, float] = Field(default_factory=dict)
+    load_phases: dict[str, float] = Field(
+        default_factory=dict,
+        description="Seconds of start-up by phase: `start`, `fetch`, `load`, `warmup` and `agent` follow "
+        "each other, `ready` is their sum; other names are parts. A phase is there once it has ended.",
+    )
+    weights_read: float | None = Field(
+        default=None, description="Share of the model's tensors that are in place, 0 to 1."
+    )
     download: DownloadFacts | None = None
     agent: AgentFacts = AgentFacts()
+    progress: Literal["Idle", "Busy", "Stalled"] = Field(
+        default="Idle",
+        description="Stalled: generations run and none made a token for stall_seconds; liveness fails.",
+    )
     parameters: Parameters = Parameters()
 
     def encode(self) -> bytes:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from agent_runtime.contract import RuntimeConfig
 from agent_runtime.llm.base import Backend
 from agent_runtime.observability.agent_recorder import AgentRecorder
+from agent_runtime.observability.gpu import GpuReader
 from agent_runtime.observability.metrics import Metrics
-from agent_runtime.observability.process import GpuReader, ProcessReader, process_facts
+from agent_runtime.observability.process import ProcessReader, process_facts
 from agent_runtime.observability.recorder import Recorder
+from agent_runtime.startup import Startup
 from agent_runtime.stats import AgentFacts, DownloadFacts, LoadFacts, ModelFacts, Stats
 
 if TYPE_CHECKING:
@@ -25,11 +27,14 @@ if TYPE_CHECKING:
 class Telemetry:
     """The metrics of one process, and its record."""
 
-    def __init__(self, config: RuntimeConfig) -> None:
+    def __init__(self, config: RuntimeConfig, started: float | None = None) -> None:
+        """`started` is when the process began, in seconds of `time.monotonic`; None is now."""
         self._config = config
         self._gpus, self._process = GpuReader(), ProcessReader()
-        self._started = time.monotonic()
+        self._started = time.monotonic() if started is None else started
         self._phases: dict[str, float] = {}
+        self._weights_read: float | None = None
+        self.startup = Startup(self._started, self.phase)
         self._download: DownloadFacts | None = None
         served = config.model.served_name
         tools = [tool.name for tool in config.agent.tools]
@@ -41,6 +46,10 @@ class Telemetry:
         """A phase of start-up took so long. From any thread."""
         self._phases[name] = round(seconds, 3)
         self.metrics.loaded(name, seconds)
+
+    def weights(self, share: float) -> None:
+        """So much of the weights is in place, 0 to 1. From any thread."""
+        self._weights_read = round(share, 3)
 
     def download(self, now: Download) -> None:
         """The model is on its way. From any thread."""
@@ -86,8 +95,10 @@ class Telemetry:
             engine=self.recorder.engine(service.activity(), backend.progress.steps if backend else 0),
             process=process_facts(self._process.read(), self._gpus.read()),
             load_phases=dict(self._phases),
+            weights_read=self._weights_read,
             download=self._download,
             agent=self._agent_facts(service),
+            progress=service.work().value,
             parameters=service.parameters,
         )
 

@@ -77,7 +77,9 @@ OPERATOR = Image(
         ROOT / "requirements/operator.txt",
         ROOT / "operator/agent_operator",
         ROOT / "agent_runtime/__init__.py",
+        ROOT / "agent_runtime/api_keys.py",
         ROOT / "agent_runtime/contract.py",
+        ROOT / "agent_runtime/stats.py",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""The command line: python3 -m local_cluster up|down|status|kubeconfig|build|purge.
+"""The command line: python3 -m local_cluster up|down|status|kubeconfig|build|purge|[no-]metrics-server.
 
 Layer: top. The one idea: the exit code says whose turn it is: 0 done, 1 the cluster failed, 2 the user must
 change something first.
@@ -26,6 +26,8 @@ COMMANDS = {
     "kubeconfig": "print the path of the kubeconfig",
     "build": "only build the binaries",
     "purge": "remove the cluster, its images, logs and binaries",
+    "metrics-server": "add a metrics-server to the cluster that runs (kubectl top, autoscaling by CPU)",
+    "no-metrics-server": "remove it again",
 }
 
 

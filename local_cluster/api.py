@@ -72,6 +72,17 @@ class ApiServer:
         """Whether the API server says that all its parts are ready."""
         return self.text("/readyz") == "ok"
 
+    def delete(self, path: str) -> bool:
+        """DELETE an object; True when it is gone or was not there."""
+        request = urllib.request.Request(self._url + path, method="DELETE")
+        try:
+            with self._opener.open(request, timeout=5.0):
+                return True
+        except urllib.error.HTTPError as error:
+            return error.code == 404
+        except NO_ANSWER:
+            return False
+
     def create(self, path: str, body: dict[str, Any]) -> bool:
         """POST an object; True when it was created or exists already."""
         request = urllib.request.Request(

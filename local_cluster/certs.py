@@ -75,6 +75,12 @@ def create(pki: Path) -> None:
     complete.touch()
 
 
+def ensure_leaf(pki: Path, leaf: Certificate) -> None:
+    """Make one more certificate of a cluster that runs, if it is not there yet."""
+    if not (pki / f"{leaf.name}.crt").exists():
+        _sign(pki, leaf)
+
+
 def _sign(pki: Path, leaf: Certificate) -> None:
     key, request, extensions = (pki / f"{leaf.name}.{suffix}" for suffix in ("key", "csr", "ext"))
     _new_key(key)

@@ -37,6 +37,7 @@ AUDIT_POLICY = {
                 "system:kube-scheduler",
                 "system:kube-proxy",
                 "local-cluster-dns",
+                "local-cluster-metrics-server",
             ],
             "verbs": ["get", "list", "watch"],
         },

@@ -21,6 +21,7 @@ from local_cluster import (
     dns,
     files,
     images,
+    metrics_server,
     network,
     node,
     preflight,
@@ -50,10 +51,11 @@ CONTROL_PLANE = frozenset(
 
 def stages(paths: Paths) -> list[list[Component]]:
     """The components of this cluster, stage by stage."""
-    return [
+    found = [
         [factory(paths) for factory in stage if paths.with_node or factory in CONTROL_PLANE]
         for stage in STAGES
     ]
+    return [*found, [metrics_server.component(paths)]] if metrics_server.wanted(paths) else found
 
 
 def table(paths: Paths) -> list[Component]:
@@ -94,6 +96,8 @@ def up(paths: Paths) -> None:
         if running_pid(paths, first) is None or not network.bridge_exists():
             _clear_remains(paths)
         _link(paths.bin, binaries)
+        if metrics_server.wanted(paths):
+            _link(paths.metrics_server, components.build_addon(paths, *metrics_server.SOURCE))
         _start_all(paths)
         if paths.with_node:
             _await_node(paths)
@@ -142,6 +146,8 @@ def _start_all(paths: Paths) -> None:
     network.set_up(paths)
     for module in (control_plane, node, registry, dns):
         module.write_configuration(paths)
+    if metrics_server.wanted(paths):
+        metrics_server.write_configuration(paths)
     for stage in stages(paths):
         started = _start(stage, paths)
         if any(part.name == "containerd" for part in started):
@@ -152,6 +158,8 @@ def _start_all(paths: Paths) -> None:
                 "the API server to accept objects",
                 seconds=30,
             )
+            if metrics_server.wanted(paths):
+                _allow_metrics_server(paths)
 
 
 def _start(stage: Sequence[Component], paths: Paths) -> list[Component]:
@@ -243,6 +251,46 @@ def _await(done: Callable[[], bool], what: str | Callable[[], str], seconds: flo
 def _write_kubeconfig(paths: Paths) -> None:
     files.write(paths.kubeconfig, certs.kubeconfig(paths.pki, "admin"))
     _link(paths.checkout_bin, paths.bin)
+
+
+def add_metrics_server(paths: Paths) -> None:
+    """Give the running cluster a metrics-server; from then on it is one of its parts, until it is removed."""
+    began = time.monotonic()
+    preflight.check_machine(paths)
+    binary = components.build_addon(paths, *metrics_server.SOURCE)
+    with locked(paths):
+        if not paths.with_node or not healthy(paths):
+            raise ClusterError("metrics-server needs a healthy cluster with a node: `up` first")
+        _link(paths.metrics_server, binary)
+        metrics_server.write_configuration(paths)
+        _allow_metrics_server(paths)
+        _start([metrics_server.component(paths)], paths)
+        server = ApiServer(paths.pki)
+        _await(lambda: metrics_server.serves(server), "the API metrics.k8s.io to be available", seconds=60)
+    say(f"metrics-server serves metrics.k8s.io after {duration(time.monotonic() - began)}")
+
+
+def _allow_metrics_server(paths: Paths) -> None:
+    """What it needs in the API server, whether or not it was there before."""
+    server = ApiServer(paths.pki)
+    _await(
+        lambda: metrics_server.allow(server) and metrics_server.register(server, paths.pki),
+        "the API server to accept metrics-server's rights and its API",
+        seconds=30,
+    )
+
+
+def remove_metrics_server(paths: Paths) -> None:
+    """Take the metrics-server out of the running cluster; first its API, which would be missed everywhere."""
+    with locked(paths):
+        if not metrics_server.wanted(paths):
+            say("the cluster has no metrics-server")
+            return
+        server = ApiServer(paths.pki)
+        _await(lambda: metrics_server.unregister(server), "the API to be unregistered", seconds=30)
+        stop(paths, metrics_server.NAME)
+        paths.metrics_server.unlink(missing_ok=True)
+    say("metrics-server is gone")
 
 
 def down(paths: Paths) -> None:

@@ -78,6 +78,11 @@ class Paths:
         return self.run / "unhealthy-gpus"
 
     @property
+    def metrics_server(self) -> Path:
+        """A link to the metrics-server's binary, there while the cluster has one."""
+        return self.state / "metrics-server"
+
+    @property
     def system_snapshot(self) -> Path:
         """What `up` found on the machine, for `down` to put back."""
         return self.state / "system-before-up.json"

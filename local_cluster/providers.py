@@ -39,6 +39,8 @@ PROVIDERS: dict[str, dict[str, Command]] = {
         "kubeconfig": _done(_print_kubeconfig),
         "build": _done(lambda paths: say(f"binaries in {components.ensure(paths)}")),
         "purge": _done(lifecycle.purge),
+        "metrics-server": _done(lifecycle.add_metrics_server),
+        "no-metrics-server": _done(lifecycle.remove_metrics_server),
     },
     "kind": {
         "up": _done(kind.up),

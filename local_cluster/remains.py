@@ -122,6 +122,7 @@ def remove_cluster_data(paths: Paths) -> None:
     """After `sweep`, remove the cluster itself and put the machine back as it was; images and logs stay."""
     for folder in (paths.etcd, paths.broken_etcd, paths.pki, paths.kubelet):
         shutil.rmtree(folder, ignore_errors=True)
+    paths.metrics_server.unlink(missing_ok=True)
     if not paths.system_snapshot.exists():
         return
     for file in KUBELET_PLUGIN_DIR.glob("kubelet_internal_checkpoint"):

@@ -15,9 +15,9 @@ from pathlib import Path
 from starlette.types import Scope
 
 from agent_runtime.access import limits
-from agent_runtime.access.keys import Denied, KeyRing, Principal, presented_key, verify
 from agent_runtime.access.reload import KeySource
 from agent_runtime.api import errors
+from agent_runtime.api_keys import Denied, KeyRing, Principal, presented_key, verify
 from agent_runtime.contract import AccessConfig
 
 

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from agent_runtime.access.keys import Limits
+from agent_runtime.api_keys import Limits
 
 MINUTE = 60.0
 

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent_runtime.access.keys import MAX_ENTRY_CHARACTERS, KeyRing, key_ring, parse_lines
+from agent_runtime.api_keys import MAX_ENTRY_CHARACTERS, KeyRing, key_ring, parse_lines
 
 log = logging.getLogger("agent_runtime.access")
 

@@ -28,6 +28,8 @@ from starlette.routing import BaseRoute, Route
 
 from agent_runtime.access.gate import Gate
 from agent_runtime.api import errors
+from agent_runtime.api.disconnect import ClientGoneError, until_disconnect
+from agent_runtime.api.long_poll import LongPoll, poll_of
 from agent_runtime.contract import AdminConfig
 from agent_runtime.observability import logging as runtime_logging
 from agent_runtime.observability.metrics import CONTENT_TYPE
@@ -48,13 +50,15 @@ _PASSED_ON = frozenset({"forwarded", "x-forwarded-for", "x-real-ip", "via", "ori
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """What the admin port shows and changes. `refresh` sets the gauges of this moment before a scrape;
-    `routes` are further ones, the probes; `on_change` is told the result of each change of parameters."""
+    """What the admin port shows and changes. `polls` holds back those who wait for news of `stats`;
+    `refresh` sets the gauges of this moment before a scrape; `routes` are further ones, the probes;
+    `on_change` is told the result of each change of parameters."""
 
     config: AdminConfig
     parameters: LiveParameters
     exposition: Callable[[], bytes]
     stats: Callable[[], Stats]
+    polls: LongPoll
     refresh: Callable[[], None] = lambda: None
     gate: Gate | None = None
     routes: Sequence[BaseRoute] = field(default=())
@@ -77,6 +81,7 @@ def admin_app(admin: Admin) -> Starlette:
         exception_handlers={
             errors.ApiError: _api_error,
             HTTPException: _http_error,
+            ClientGoneError: _client_gone,
             Exception: _defect,
         },
     )
@@ -92,6 +97,10 @@ async def _api_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     return errors.http_error(status, request.method, request.url.path).response()
+
+
+async def _client_gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it
 
 
 async def _defect(request: Request, error: Exception) -> Response:
@@ -113,8 +122,17 @@ async def metrics(request: Request) -> Response:
 
 
 async def stats(request: Request) -> Response:
-    """GET /stats: agent_runtime.stats.Stats as compact JSON."""
-    return Response(_admin(request).stats().encode(), media_type="application/json")
+    """GET /stats: agent_runtime.stats.Stats as compact JSON.
+
+    With `wait` (seconds, at most 60) and `load` (the running and waiting that the client knows of) it is
+    answered when that has changed, when the state is another than `state` or the one that was found, when
+    the engine stalls or goes on, or after `wait` seconds.
+    """
+    admin = _admin(request)
+    poll = poll_of(request.query_params)
+    if poll is not None:
+        await until_disconnect(request.receive, admin.polls.hold(poll, request.scope.get("client")))
+    return Response(admin.stats().encode(), media_type="application/json")
 
 
 async def parameters(request: Request) -> Response:

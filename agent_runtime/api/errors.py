@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 from starlette.responses import JSONResponse
 
+from agent_runtime import api_keys
 from agent_runtime.llm.base import GenerationError
 
 
@@ -134,16 +135,9 @@ def invalid_header(name: str, message: str) -> ApiError:
     return ApiError(400, "invalid_header", f"Invalid header '{name}': {message}.", param=name)
 
 
-_UNAUTHORIZED = {
-    "missing_api_key": "No API key was sent: send it as `Authorization: Bearer KEY`.",
-    "invalid_api_key": "The API key is not known here. Check it, or ask whoever runs this server for one.",
-    "expired_api_key": "The API key has expired. Ask whoever runs this server for a new one.",
-}
-
-
 def unauthorized(code: Literal["missing_api_key", "invalid_api_key", "expired_api_key"]) -> ApiError:
     """The caller is not known. The key is never repeated."""
-    return ApiError(401, code, _UNAUTHORIZED[code], headers={"WWW-Authenticate": "Bearer"})
+    return ApiError(401, code, api_keys.WORDS[code], headers={"WWW-Authenticate": "Bearer"})
 
 
 def permission_denied(key: str, kind: Literal["model", "tool"], name: str) -> ApiError:

@@ -34,15 +34,20 @@ async def startup(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """GET /health/ready: 200 while new requests are welcome."""
-    return _answer(request, state.readiness)
+    """GET /health/ready: 200 while new requests are welcome and the engine is not stalled."""
+    return _answer(request, _with_activity(request, state.readiness))
 
 
 async def live(request: Request) -> Response:
     """GET /health/live: 200 while the engine is idle or makes progress."""
+    return _answer(request, _with_activity(request, state.liveness))
+
+
+def _with_activity(
+    request: Request, decide: Callable[[state.Status, state.Activity, float], state.Verdict]
+) -> Callable[[state.Status], state.Verdict]:
     service: Service = request.app.state.service
-    stall = service.config.stall_seconds
-    return _answer(request, lambda status: state.liveness(status, service.activity(), stall))
+    return lambda status: decide(status, service.activity(), service.config.stall_seconds)
 
 
 async def models(request: Request) -> Response:

@@ -37,7 +37,7 @@ from agent_runtime.llm.base import (
 from agent_runtime.observability.recorder import Recorder
 from agent_runtime.observability.tracing import Operation
 from agent_runtime.parameters import LiveParameters
-from agent_runtime.state import Activity, State, Status
+from agent_runtime.state import Activity, State, Status, Work, work
 
 if TYPE_CHECKING:
     from agent_runtime.agent.service import AgentService
@@ -73,12 +73,16 @@ class Service:
         status: Callable[[], Status],
         parameters: LiveParameters,
         gate: Gate | None = None,
+        *,
+        on_load: Callable[[], None] = lambda: None,
     ) -> None:
         self.config, self.recorder, self.status, self.gate = config, recorder, status, gate
         self.live = parameters
         self.serving: Serving | None = None
         value = parameters.value
-        self.admission = Admission(value.max_concurrency, value.max_queued_requests, value.max_queued_tokens)
+        self.admission = Admission(
+            value.max_concurrency, value.max_queued_requests, value.max_queued_tokens, on_load
+        )
         parameters.subscribe(
             "admission",
             ("max_concurrency", "max_queued_requests", "max_queued_tokens"),
@@ -99,6 +103,10 @@ class Service:
     def activity(self) -> Activity:
         """What the engine is doing; idle while there is none."""
         return Activity(0, 0.0) if self.serving is None else self.serving.backend.progress.activity()
+
+    def work(self) -> Work:
+        """The engine's forward progress in one word."""
+        return work(self.activity(), self.config.stall_seconds)
 
     def require_ready(self) -> Serving:
         """The model. Raises ApiError 503 when new requests are not welcome."""

@@ -22,7 +22,7 @@ from agent_runtime.llm import weights
 from agent_runtime.llm.failures import failure, reported
 from agent_runtime.llm.sources import OnDownload, locate
 from agent_runtime.llm.sources.folder import broken_json, check_weights, has_tokenizer
-from agent_runtime.llm.weights import Kind
+from agent_runtime.llm.weights import Kind, OnWeights
 
 log = logging.getLogger("agent_runtime.load")
 
@@ -48,13 +48,15 @@ def load_model(
     gpu_requested: int = 0,
     on_phase: OnPhase | None = None,
     on_download: OnDownload | None = None,
+    on_weights: OnWeights | None = None,
 ) -> LoadedModel:
     """The model that `config` names. Blocks, needs no event loop. Raises LoadError, whose report says what
     failed and how to mend it.
 
     `on_phase(name, seconds)` is called as each phase ends: resolve, import, download (unless the model is
     on the disk already), check, tokenizer, weights, device. `on_download` gets a record of the download
-    every half second. Both are called on other threads than the caller's, too.
+    every half second, `on_weights` the share of the weights in place, 0 to 1. They are called on other
+    threads than the caller's, too.
     """
     phases: dict[str, float] = {}
 
@@ -87,7 +89,9 @@ def load_model(
             with phase("tokenizer"):
                 tokenizer = _tokenizer(folder)
             with phase("weights"):
-                model = weights.read(folder, kind, config.dtype, config.quantization, device)
+                model = weights.read(
+                    folder, kind, config.dtype, config.quantization, device, on_weights=on_weights
+                )
             with phase("device"):
                 model = weights.place(model, device)
     return LoadedModel(model, tokenizer, kind, device, phases)

@@ -23,17 +23,22 @@ def _no_download(download: object) -> None: ...
 def _no_phase(name: str, seconds: float) -> None: ...
 
 
+def _no_weights(share: float) -> None: ...
+
+
 def _no_crash(error: BaseException) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What is told while a model is opened and afterwards: phases in seconds, the download, a crash."""
+    """What is told while a model is opened and afterwards: phases in seconds, the download, the share of the
+    weights that is in place, a crash."""
 
     loop: asyncio.AbstractEventLoop
     """The event loop the backend will be used on."""
     on_phase: Callable[[str, float], None] = _no_phase
     on_download: OnDownload = _no_download
+    on_weights: Callable[[float], None] = _no_weights
     on_crash: Callable[[BaseException], None] = _no_crash
     observer: EngineObserver | None = None
 
@@ -50,7 +55,9 @@ def open_local(config: RuntimeConfig, opening: Opening) -> Backend:
     """Weights loaded into this process."""
     from agent_runtime.llm.load import load_model
 
-    loaded = load_model(config.model, config.gpu_requested, opening.on_phase, opening.on_download)
+    loaded = load_model(
+        config.model, config.gpu_requested, opening.on_phase, opening.on_download, opening.on_weights
+    )
     # Not before: it imports torch, which is a phase of loading with a time of its own.
     from agent_runtime.llm.local import LocalBackend, wants_paged
 

@@ -192,7 +192,7 @@ class PagedEngine:
     def _forget(self, identity: str) -> None:
         with self._lock:
             self._rows.pop(identity, None)
-        self._progress.end()
+        self._progress.end(stepped=False)  # tokens were counted when they came
 
     # ------------------------------------------------------------ when it dies
 

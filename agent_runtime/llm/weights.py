@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +23,11 @@ log = logging.getLogger("agent_runtime.load")
 
 Kind = Literal["seq2seq", "causal"]
 Quantization = Literal["none", "int8", "int4"]
+OnWeights = Callable[[float], None]
 
 _LANGUAGE_MODEL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+_BAR = "Loading weights"
+"""How transformers describes its progress bar over a model's tensors (set_tqdm_hook exists for this)."""
 _NAMES_SHOWN = 5
 _MESSAGES_KEPT = 1000
 
@@ -130,8 +134,18 @@ def tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
 
 
-def read(folder: Path, kind: Kind, dtype: str, quantization: Quantization, device: str) -> Any:
+def read(
+    folder: Path,
+    kind: Kind,
+    dtype: str,
+    quantization: Quantization,
+    device: str,
+    *,
+    on_weights: OnWeights | None = None,
+) -> Any:
     """The model with its weights, from safetensors only. Raises LoadError when the files lack weights.
+
+    `on_weights` is told the share of tensors in place, 0 to 1, as it grows by a hundredth.
 
     Measured with transformers 5.23 and a T5 of 627 MB in float32: loading it as float32 took 96 MB of
     anonymous memory and the rest were mapped pages; as bfloat16 it took 395 MB, the copy in the new type.
@@ -140,16 +154,17 @@ def read(folder: Path, kind: Kind, dtype: str, quantization: Quantization, devic
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     auto = AutoModelForSeq2SeqLM if kind == "seq2seq" else AutoModelForCausalLM
-    model, found = auto.from_pretrained(
-        str(folder),
-        dtype=dtype,
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # reported below, by name
-        **_quantized(quantization, device),
-    )
+    with _told(on_weights):
+        model, found = auto.from_pretrained(
+            str(folder),
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, by name
+            **_quantized(quantization, device),
+        )
     absent = sorted(str(name) for name in found["missing_keys"])
     misshapen = sorted(str(entry[0]) for entry in found["mismatched_keys"])
     if absent or misshapen:
@@ -161,6 +176,33 @@ def read(folder: Path, kind: Kind, dtype: str, quantization: Quantization, devic
             "Use the configuration and the weights of the same model, saved together by save_pretrained.",
         )
     return model
+
+
+@contextmanager
+def _told(on_weights: OnWeights | None) -> Iterator[None]:
+    """Within the block transformers' progress bar over the weights is told instead of drawn."""
+    from transformers.utils import logging as hf_logging
+
+    def bar(factory: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if on_weights is None or named.get("desc") != _BAR or not given:
+            return factory(*given, **named)
+        return _shares(given[0], on_weights)
+
+    before = hf_logging.set_tqdm_hook(bar)
+    try:
+        yield
+    finally:
+        hf_logging.set_tqdm_hook(before)
+
+
+def _shares(items: Any, on_weights: OnWeights) -> Iterator[Any]:
+    count, told = max(1, len(items)), 0
+    on_weights(0.0)
+    for number, item in enumerate(items, 1):
+        yield item
+        if (share := 100 * number // count) > told:
+            told = share
+            on_weights(number / count)
 
 
 def place(model: Any, device: str) -> Any:

@@ -25,8 +25,9 @@ from prometheus_client.registry import Collector
 
 from agent_runtime.observability import log_output
 from agent_runtime.observability import metric_table as names
+from agent_runtime.observability.gpu import Gpu, GpuReader
 from agent_runtime.observability.hot import HotHistogram
-from agent_runtime.observability.process import Gpu, GpuReader, ProcessReader, ProcessUse
+from agent_runtime.observability.process import ProcessReader, ProcessUse
 from agent_runtime.observability.tracing import PROVIDER
 from agent_runtime.state import State
 from agent_runtime.stats import LoadFacts

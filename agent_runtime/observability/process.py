@@ -1,40 +1,24 @@
-"""What the process and its devices use. Layer: observability; standard library, NVML or torch when there.
+"""What the process uses. Layer: observability; standard library only.
 
 The one idea: each figure is read when asked for, from where the kernel keeps it, and is None where it is not
-known; nothing runs in the background. prometheus-client's ProcessCollector exposes the usual `process_*`;
+known. prometheus-client's ProcessCollector exposes the usual `process_*`;
 psutil would add a compiled dependency for two reads of /proc, and knows no cgroup limits.
-
-Devices are read through NVML (package `nvidia-ml-py`), which sees everybody's use and utilisation, or else
-from torch once it has initialised CUDA; asking torch earlier would create a context of some hundred MiB.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from agent_runtime.observability.gpu import Gpu
 from agent_runtime.stats import GpuFacts, ProcessFacts
 
-CACHE_SECONDS = 1.0
 LIMIT_SECONDS = 10.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """A device: memory in bytes, utilisation 0 to 1 or None where unknown."""
-
-    index: int
-    name: str
-    memory_used: int
-    memory_total: int
-    utilization: float | None = None
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +56,24 @@ def memory_limit(read: Callable[[str], str | None]) -> int | None:
             if text.isdigit() and int(text) < 2**60:
                 limits.append(int(text))
     return min(limits, default=None)
+
+
+def process_started() -> float:
+    """When this process began, in seconds of `time.monotonic`; now, where the kernel does not say.
+
+    Python's own start and the imports before the first line of ours count: a replica waits for them too.
+    """
+    now, stat = time.monotonic(), _text("/proc/self/stat")
+    if stat is None:
+        return now
+    return now - process_age(stat, time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+def process_age(stat: str, since_boot: float) -> float:
+    """Seconds since a process began, from the text of /proc/self/stat (proc(5): the 22nd field, in ticks
+    since the machine's start; the second, a name in brackets, may hold spaces)."""
+    ticks = int(stat.rpartition(")")[2].split()[19])
+    return max(0.0, since_boot - ticks / _TICKS)
 
 
 def _text(path: str) -> str | None:
@@ -116,75 +118,3 @@ def process_facts(use: ProcessUse, gpus: Sequence[Gpu]) -> ProcessFacts:
             for gpu in gpus
         ),
     )  # fmt: skip
-
-
-@dataclass(slots=True)
-class _Cached:
-    at: float = -float("inf")
-    gpus: tuple[Gpu, ...] = ()
-
-
-@dataclass(slots=True)
-class GpuReader:
-    """Reads the devices, at most once in CACHE_SECONDS: drivers take milliseconds to answer."""
-
-    clock: Callable[[], float] = time.monotonic
-    _cached: _Cached = field(default_factory=_Cached)
-    _nvml: Any = None
-    _nvml_tried: bool = False
-
-    def read(self) -> tuple[Gpu, ...]:
-        """The devices of this process; empty without any."""
-        now = self.clock()
-        if now - self._cached.at >= CACHE_SECONDS:
-            self._cached = _Cached(now, self._read())
-        return self._cached.gpus
-
-    def _read(self) -> tuple[Gpu, ...]:
-        if not self._nvml_tried:
-            self._nvml_tried, self._nvml = True, _start_nvml()
-        if self._nvml is not None:
-            try:
-                return _from_nvml(self._nvml)
-            except self._nvml.NVMLError:
-                return ()
-        return _from_torch(sys.modules.get("torch"))
-
-
-def _start_nvml() -> Any:
-    """The NVML module, initialised; None without package, driver or device."""
-    try:
-        nvml = importlib.import_module("pynvml")
-    except ImportError:
-        return None
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        return None
-    return nvml
-
-
-def _from_nvml(nvml: Any) -> tuple[Gpu, ...]:
-    gpus = []
-    for index in range(nvml.nvmlDeviceGetCount()):
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        try:
-            busy: float | None = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-        except nvml.NVMLError:  # a MIG instance has no utilisation of its own
-            busy = None
-        name = nvml.nvmlDeviceGetName(handle)
-        gpus.append(
-            Gpu(index, name if isinstance(name, str) else name.decode(), memory.used, memory.total, busy)
-        )
-    return tuple(gpus)
-
-
-def _from_torch(torch: Any) -> tuple[Gpu, ...]:
-    if torch is None or not torch.cuda.is_initialized():
-        return ()
-    gpus = []
-    for index in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(index)
-        gpus.append(Gpu(index, torch.cuda.get_device_name(index), total - free, total))
-    return tuple(gpus)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bench.claim import Claim
-from bench.claims import agent, install, operator, runtime, scaling
+from bench.claims import agent, gateway, install, operator, runtime, scaling
 
 CLAIMS: tuple[Claim, ...] = (
     *operator.CLAIMS,
     *agent.CLAIMS,
     *install.CLAIMS,
     *runtime.CLAIMS,
+    *gateway.CLAIMS,
     *scaling.CLAIMS,
 )

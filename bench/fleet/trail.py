@@ -14,7 +14,9 @@ from tests.support.audit import Request
 
 NAME_LENGTH = 6
 """Agents are called a00000 to a99999, so every child's name begins with its agent's."""
-CHILDREN = frozenset({"configmaps", "deployments", "services", "poddisruptionbudgets"})
+CHILDREN = frozenset(
+    {"configmaps", "deployments", "services", "poddisruptionbudgets", "horizontalpodautoscalers"}
+)
 PARENTS = frozenset({"agentdeployments", "peeragents"})
 
 

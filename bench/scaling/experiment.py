@@ -86,9 +86,9 @@ def table(found: dict[str, dict[str, list[Outcome]]]) -> dict[str, dict[str, dic
     }
 
 
-def over_traces(side: str, pick: Callable[[Outcome], float]) -> list[float]:
-    """A figure summed up over the traces, one a seed."""
-    sides = [outcomes[side] for outcomes in standard().values()]
+def over_traces(side: str, pick: Callable[[Outcome], float], without: tuple[str, ...] = ()) -> list[float]:
+    """A figure summed up over the traces but some, one a seed."""
+    sides = [outcomes[side] for trace, outcomes in standard().items() if trace not in without]
     return [sum(pick(outcomes[index]) for outcomes in sides) for index in range(len(SEEDS))]
 
 

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -25,7 +25,7 @@ from agent_operator.controller.cache import Cache
 from agent_operator.controller.informer import Informer
 from agent_operator.controller.leader import LeaderElector, LeadershipLostError, Timing, machine_clock
 from agent_operator.controller.manager import EndedError, Manager, Parts
-from agent_operator.controller.queue import WorkQueue
+from agent_operator.controller.queue import Priority, WorkQueue
 from agent_operator.controller.resync import resync
 from agent_operator.controller.worker import Workers
 from agent_operator.core.reconcile import reconcile
@@ -34,14 +34,19 @@ from agent_operator.observability.logging import configure_logging
 from agent_operator.observability.metrics import Metrics
 from agent_operator.observability.probes import ProbeServer
 from agent_operator.settings import Settings, SettingsError, load_settings
-from agent_operator.shell.connection import Connection
+from agent_operator.shell.connection import Connection, direct_session
 from agent_operator.shell.credentials import NoClusterError, load_credentials, own_namespace
 from agent_operator.shell.execute import Executor
+from agent_operator.shell.gateways import Gateways
 from agent_operator.shell.http_kube import HttpKube
-from agent_operator.shell.kinds import AGENT, POD, WATCHED, selector_of
+from agent_operator.shell.kinds import AGENT, POD, selector_of, watched
+from agent_operator.shell.monitor import Monitor
+from agent_operator.shell.placing import Placing
 from agent_operator.shell.pod_warnings import PodWarnings
+from agent_operator.shell.ports import Ports
 from agent_operator.shell.reconciler import Reconciler
 from agent_operator.shell.recorder import Recorder
+from agent_operator.shell.sampler import Sampler
 from agent_operator.shell.snapshots import Key, ReadyState, index_values, key_of, trim
 
 logger = logging.getLogger("agent_operator")
@@ -125,7 +130,8 @@ def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping
     queue: WorkQueue[Key] = WorkQueue(metrics)
     informer: Informer[Key] = Informer(
         cache, queue, metrics,
-        key_of=key_of, kinds=WATCHED, selector_of=partial(selector_of, shard=settings.shard),
+        key_of=key_of, kinds=watched(keda=settings.keda_enabled),
+        selector_of=partial(selector_of, shard=settings.shard),
         namespaces=settings.watch_namespaces, background=(POD,),
     )  # fmt: skip
     elector = None
@@ -139,13 +145,26 @@ def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping
             clock=machine_clock,
         )
     kube = HttpKube(connection, fence=elector.write_seconds if elector else None)
+    gateways = bool(settings.gateway_service)
+    monitor = Monitor(
+        metrics,
+        clock=time.time,
+        wake=lambda key, urgent: queue.add(key, Priority.NORMAL if urgent else Priority.LOW),
+        pod=lambda namespace, name: cache.get(POD, namespace, name),
+        ports=Ports(cache) if gateways else None,
+    )
+    metrics.measure_agents_with(monitor.measured)
     reconciler = Reconciler(
         store=cache,
         executor=Executor(kube, cache, metrics),
         warnings=PodWarnings(kube),
+        signals=monitor,
         recorder=Recorder(kube, metrics, instance=identity, clock=time.monotonic),
         decide=reconcile,
-        defaults=Defaults(runtime_image=settings.runtime_image),
+        defaults=Defaults(
+            runtime_image=settings.runtime_image,
+            keda_prometheus_address=settings.keda_prometheus_address if settings.keda_enabled else None,
+        ),
         now=lambda: datetime.now(UTC),
         clock=time.monotonic,
     )
@@ -169,7 +188,34 @@ def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping
         ),
         elector=elector,
         on_leading=metrics.leader.labels(settings.shard_lease_name).set,
+        alongside=_watchers(settings, kube, queue, monitor, metrics),
     )  # fmt: skip
+
+
+def _watchers(
+    settings: Settings, kube: HttpKube, queue: WorkQueue[Key], monitor: Monitor, metrics: Metrics
+) -> list[Callable[[], Awaitable[None]]]:
+    """Who asks replicas, gateways and nodes."""
+
+    def gateways_changed() -> None:
+        for key in monitor.behind_gateway():
+            queue.add(key, Priority.LOW)
+
+    found: list[Callable[[], Awaitable[None]]] = [
+        Sampler(monitor, metrics, new_session=direct_session).run,
+        Placing(kube, monitor, namespaces=settings.watch_namespaces).run,
+    ]
+    if settings.gateway_service:
+        gateways = Gateways(
+            kube,
+            monitor,
+            namespace=settings.lease_namespace or own_namespace() or "default",
+            service=settings.gateway_service,
+            new_session=direct_session,
+            on_change=gateways_changed,
+        )
+        found.append(gateways.run)
+    return found
 
 
 def count_by_ready(cache: Cache) -> Mapping[tuple[str, str], int]:

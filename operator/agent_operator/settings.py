@@ -73,6 +73,19 @@ class Settings(BaseModel):
         default=600.0, ge=10, le=86400, description="Period of the slow check of every object."
     )
 
+    gateway_service: str = Field(
+        default="", pattern=f"{_DNS_LABEL}|^$",
+        description="Service of the gateways, in the Lease's namespace; empty: there are none, and an agent "
+        "that was scaled to zero is not woken by requests.",
+    )  # fmt: skip
+    keda_enabled: bool = Field(
+        default=False, description="KEDA is installed: agents may name it as their autoscaling.provider."
+    )
+    keda_prometheus_address: str | None = Field(
+        default=None, pattern=r"^https?://[^\s/]+\S*$",
+        description="URL of the Prometheus that KEDA asks; needed with keda_enabled.",
+    )  # fmt: skip
+
     @property
     def shard_lease_name(self) -> str:
         """Name of the Lease: shards never wait for each other."""
@@ -85,6 +98,9 @@ class Settings(BaseModel):
                 "1.2 * retry_seconds < renew_seconds < lease_seconds must hold, not "
                 f"{1.2 * self.retry_seconds:g} < {self.renew_seconds:g} < {self.lease_seconds:g}"
             )
+        if self.keda_enabled and self.keda_prometheus_address is None:
+            variable = f"{PREFIX}KEDA_PROMETHEUS_ADDRESS"
+            raise ValueError(f"{variable} is not set: with keda_enabled, KEDA needs a Prometheus to ask")
         return self
 
 

@@ -319,7 +319,7 @@ _SECTIONS = (
 )  # fmt: skip
 
 _WHILE_RUNNING = (
-    Extra("a feature that is not there", "running", "autoscaling", {"autoscaling": {"maxReplicas": 3}}),
+    Extra("a feature that is not there", "running", "tuning.mode", {"tuning": {"mode": "Auto"}}),
     Extra("logs among the image's files", "running", "runtime.logging.path",
           {"runtime": {"logging": {"path": "/etc/agent/a.log"}}}, _bad_log("spec.runtime.logging.path")),
     Extra("a ServiceAccount name that is none", "running", "template.spec.serviceAccountName",

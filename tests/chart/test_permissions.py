@@ -12,6 +12,7 @@ from tests.chart.rendering import Object, Rendered
 
 Render = Callable[..., Rendered]
 GOLDEN = Path(__file__).parent / "golden"
+KEDA = ("keda.sh", "scaledobjects")
 ROLES = ("ClusterRole", "Role", "ClusterRoleBinding", "RoleBinding")
 
 
@@ -70,6 +71,14 @@ def test_pods_are_only_read_and_of_an_agent_only_the_status_is_written(defaults:
     assert verbs["agentdeployments"] == {"get", "list", "watch"}
     assert verbs["agentdeployments/status"] == {"patch"}
     assert verbs["agentdeployments/finalizers"] == {"update"}
+
+
+def test_scaled_objects_are_granted_only_where_keda_is_used(defaults: Rendered, everything: Rendered) -> None:
+    def verbs(rendered: Rendered) -> list[str]:
+        return [verb for _, group, resource, verb in granted(rendered) if (group, resource) == KEDA]
+
+    assert verbs(defaults) == []
+    assert verbs(everything) == ["get", "list", "watch", "create", "update", "patch", "delete"]
 
 
 def test_named_namespaces_get_a_role_each_and_the_cluster_none(render: Render) -> None:

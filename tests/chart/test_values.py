@@ -69,6 +69,8 @@ def test_helm_lint_finds_nothing(values: Object) -> None:
         ({"metrics": {"service": {"port": 70000}}}, "/metrics/service/port"),
         ({"runtimeMetrics": {"podMonitor": {"interval": "often"}}}, "/runtimeMetrics/podMonitor/interval"),
         ({"networkPolicy": {"apiServerPorts": []}}, "/networkPolicy/apiServerPorts"),
+        ({"keda": {"enabled": True, "prometheusAddress": "prometheus:9090"}}, "/keda/prometheusAddress"),
+        ({"keda": {"enabled": True}}, "Set keda.prometheusAddress=http"),
         ({"leaderElection": {"enabled": False}}, "Set leaderElection.enabled=true, or replicaCount=1"),
         ({"extraEnv": [{"name": "AGENT_OPERATOR_WORKERS"}]}, "set the value config.workers instead"),
     ],

@@ -137,6 +137,12 @@ def test_the_pod_monitor_selects_the_pods_of_agents_by_the_port_of_their_metrics
     assert monitor["selector"]["matchLabels"].items() <= agent["metadata"]["labels"].items()
     assert set(monitor["podTargetLabels"]) <= agent["metadata"]["labels"].keys()
     (endpoint,) = monitor["podMetricsEndpoints"]
+    labels = {rule["targetLabel"]: rule["sourceLabels"] for rule in endpoint.pop("relabelings")}
+    assert labels == {
+        "namespace": ["__meta_kubernetes_namespace"],
+        "pod": ["__meta_kubernetes_pod_name"],
+        "agent": ["__meta_kubernetes_pod_label_agentoperator_dev_agent"],
+    }
     assert endpoint == {"port": "admin", "path": "/metrics", "interval": "20s"}
     assert endpoint["port"] in [port["name"] for port in agent["spec"]["containers"][0]["ports"]]
 
@@ -216,6 +222,8 @@ def test_the_operator_accepts_what_the_chart_tells_it(defaults: Rendered, everyt
         log_level="warning",
         workers=12,
         resync_seconds=120,
+        keda_enabled=True,
+        keda_prometheus_address="http://prometheus.monitoring.svc:9090",
     )
 
 

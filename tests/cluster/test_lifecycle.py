@@ -36,7 +36,8 @@ from tests.cluster.support import (
 pytestmark = pytest.mark.cluster
 
 NAMES = {"containerd", "kubelet", "kube-apiserver", "kube-controller", "kube-scheduler", "kube-proxy", "etcd",
-         "coredns", "docker-registry", "containerd-shim", "gpu-device-plug", "pause", "probe"}  # fmt: skip
+         "coredns", "docker-registry", "containerd-shim", "gpu-device-plug", "metrics-server", "pause",
+         "probe"}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)

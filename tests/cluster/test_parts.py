@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from local_cluster import components, dns, images, network, preflight, processes, providers
+from local_cluster import (
+    certs,
+    components,
+    dns,
+    images,
+    lifecycle,
+    metrics_server,
+    network,
+    preflight,
+    processes,
+    providers,
+)
 from local_cluster.errors import ClusterError, UnsuitableMachineError
 from local_cluster.paths import CHECKOUT, Paths
 
@@ -150,6 +163,52 @@ def test_the_binaries_say_the_versions_that_go_mod_pins() -> None:
 def test_a_module_that_go_mod_lacks_is_named() -> None:
     with pytest.raises(ClusterError, match=r"example\.org/missing"):
         components.required_version("example.org/missing", "module x\n")
+
+
+def test_an_addon_is_pinned_in_a_module_of_its_own_and_changes_no_other_binary() -> None:
+    module = components.ADDONS / metrics_server.NAME
+
+    version = components.required_version(metrics_server.PACKAGE, (module / "go.mod").read_text())
+
+    assert version.startswith("v")
+    assert f"{metrics_server.PACKAGE} {version} h1:" in (module / "go.sum").read_text()
+    assert not module.is_relative_to(components.MODULE)
+    assert f'"{metrics_server.PACKAGE}/cmd/{metrics_server.NAME}"' in (module / "tools.go").read_text()
+
+
+def test_metrics_server_is_a_part_of_the_cluster_from_when_it_is_added(tmp_path: Path) -> None:
+    paths = paths_in(tmp_path)
+    paths.state.mkdir()
+    assert metrics_server.NAME not in [part.name for part in lifecycle.table(paths)]
+
+    paths.metrics_server.symlink_to(tmp_path / "binary")
+
+    assert lifecycle.table(paths)[-1].name == metrics_server.NAME
+    bare = replace(paths, with_node=False)
+    assert metrics_server.NAME not in [part.name for part in lifecycle.table(bare)]
+
+
+def test_the_api_server_and_metrics_server_trust_each_other_by_certificates(tmp_path: Path) -> None:
+    paths = paths_in(tmp_path)
+    certs.create(paths.pki)
+    (paths.run).mkdir()
+
+    metrics_server.write_configuration(paths)
+
+    own, ca = paths.pki / "metrics-server.crt", paths.pki / "ca.crt"
+    registered = metrics_server.api_service(paths.pki)["spec"]
+    name = f"{registered['service']['name']}.{registered['service']['namespace']}.svc"
+    verify = ["openssl", "verify", "-CAfile", str(ca), "-purpose", "sslserver", "-verify_hostname", name]
+    done = subprocess.run([*verify, str(own)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert base64.b64decode(registered["caBundle"]) == ca.read_bytes()
+    before = own.read_bytes()
+    metrics_server.write_configuration(paths)
+    assert own.read_bytes() == before
+    arguments = [str(argument) for argument in metrics_server.component(paths).argv]
+    assert f"--secure-port={registered['service']['port']}" in arguments
+    assert f"--bind-address={metrics_server.service()['spec']['externalName']}" in arguments
+    assert f"--kubelet-certificate-authority={ca}" in arguments
 
 
 def test_an_image_archive_holds_the_binary_under_its_digest(tmp_path: Path) -> None:

@@ -38,6 +38,30 @@ def test_the_container_has_three_probes_of_different_endpoints() -> None:
     assert startup["periodSeconds"] * startup["failureThreshold"] == 1800  # loading a model takes its time
 
 
+def test_a_hung_engine_is_found_within_ten_seconds_of_its_stall_and_a_late_answer_is_no_hang() -> None:
+    (container,) = pod_of()["containers"]
+    live, ready = container["livenessProbe"], container["readinessProbe"]
+
+    # A refusal is answered at once, so the last of them comes so long after the stall:
+    assert live["periodSeconds"] * live["failureThreshold"] < 10
+    assert (
+        ready["periodSeconds"] * ready["failureThreshold"] < live["periodSeconds"] * live["failureThreshold"]
+    )
+    # Without any answer, as from a server that is short of CPU, so long passes first:
+    assert live["timeoutSeconds"] * live["failureThreshold"] >= 30
+    assert live["failureThreshold"] >= 3
+
+
+def test_no_slow_start_is_ended_before_its_deadline() -> None:
+    for deadline in (None, 30, 7200):
+        health = {} if deadline is None else {"health": {"startupDeadlineSeconds": deadline}}
+        (container,) = pod_of(**health)["containers"]
+        startup = container["startupProbe"]
+
+        assert startup["periodSeconds"] * startup["failureThreshold"] >= (deadline or 1800)
+        assert startup.get("successThreshold", 1) == 1
+
+
 def test_requests_and_limits_are_those_asked_for() -> None:
     (container,) = pod_of(resources=RESOURCES)["containers"]
 

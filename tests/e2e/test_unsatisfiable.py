@@ -157,8 +157,8 @@ def test_a_strangers_service_of_the_same_name_is_never_taken_over(
 def test_a_feature_not_built_yet_is_refused_by_name_and_nothing_is_created(
     cluster: Kubectl, apply: Callable[[dict[str, Any]], str], agent: Build
 ) -> None:
-    name = apply(agent("future", autoscaling={"minReplicas": 0, "maxReplicas": 2}, resources=small()))
-    assert "spec.autoscaling" in cluster.wait_reason(name, "FeatureNotSupported")["message"]
+    name = apply(agent("future", tuning={"mode": "Auto"}, resources=small()))
+    assert "spec.tuning" in cluster.wait_reason(name, "FeatureNotSupported")["message"]
     assert cluster.names("deployments,configmaps", f"agentoperator.dev/agent={name}") == []
 
 
@@ -179,9 +179,7 @@ def test_what_runs_is_not_touched_by_an_update_that_cannot_work(
     assert "Paris" in ask(cluster, name, "What is the capital of France?")
     alive = {p["metadata"]["uid"] for p in cluster.list("pods", f"agentoperator.dev/agent={name}")}
     assert pods <= alive
-    cluster.apply(
-        agent(name, autoscaling={"minReplicas": 0, "maxReplicas": 2}, resources=small(gpu={"count": 1}))
-    )
+    cluster.apply(agent(name, tuning={"mode": "Auto"}, resources=small(gpu={"count": 1})))
     cluster.wait_reason(name, "FeatureNotSupported")
     assert "Paris" in ask(cluster, name, "What is the capital of France?")
     assert pods <= {p["metadata"]["uid"] for p in cluster.list("pods", f"agentoperator.dev/agent={name}")}

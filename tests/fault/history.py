@@ -129,7 +129,7 @@ def _remove_obstacles(world: World) -> None:
     """Nothing is in the way of the newest spec any more."""
     world.cluster.mend()
     world.annotate_agent("agentoperator.dev/paused", None)
-    world.change_spec(autoscaling=None)
+    world.change_spec(tuning=None)
     _remove_foreign(world)
 
 
@@ -355,7 +355,7 @@ STEPS: dict[str, Callable[..., None]] = {
     "model": lambda world, number: world.change_spec(model=model(number)),
     "replicas": lambda world, count: world.change_spec(replicas=count),
     "suspend": lambda world, yes: world.change_spec(suspend=True if yes else None),
-    "refused spec": lambda world, yes: world.change_spec(autoscaling={"maxReplicas": 3} if yes else None),
+    "refused spec": lambda world, yes: world.change_spec(tuning={"mode": "Auto"} if yes else None),
     "own image": lambda world, yes: world.change_spec(
         runtime={"image": "registry.example.com/own:1"} if yes else None
     ),

@@ -227,9 +227,14 @@ def check_arrived(world: World) -> None:
     ours = [(o["kind"], o["metadata"]["name"]) for o in world.children() if is_labelled(o)]
     target = f"{name}-{status['updateRevision']}"
     expected = [("ConfigMap", target), ("Deployment", target), ("Service", name)]
-    if spec.get("replicas", 1) > 1:
-        expected.insert(2, ("PodDisruptionBudget", name))
-    assert ours == expected, (ours, expected)
+    scaling = spec.get("autoscaling") or {}
+    if scaling.get("maxReplicas", spec.get("replicas", 1)) > 1:
+        expected.append(("PodDisruptionBudget", name))
+    if scaling.get("minReplicas") == 0:
+        expected.append(("EndpointSlice", f"{name}-gateway"))
+    if scaling.get("provider") == "HPA":
+        expected.append(("HorizontalPodAutoscaler", name))
+    assert ours == sorted(expected), (ours, expected)
     deployment = world.server.objects[DEPLOYMENT, NAMESPACE, target]
     pod = deployment["spec"]["template"]["spec"]
     image = next(v for v in pod["volumes"] if v["name"] == "model")["image"]["reference"]

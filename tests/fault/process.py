@@ -21,6 +21,7 @@ from agent_operator.controller.resync import resync
 from agent_operator.controller.worker import Workers
 from agent_operator.core.plan import Plan
 from agent_operator.core.reconcile import reconcile
+from agent_operator.core.signals import Signals
 from agent_operator.core.snapshot import Defaults, Snapshot
 from agent_operator.observability.metrics import Metrics
 from agent_operator.shell.execute import Executor
@@ -30,6 +31,7 @@ from agent_operator.shell.pod_warnings import PodWarnings
 from agent_operator.shell.reconciler import Reconciler
 from agent_operator.shell.recorder import Recorder
 from agent_operator.shell.snapshots import Key, index_values, key_of, trim
+from tests.fakes.signals import NoSignals
 from tests.fault.journal import Journal, Watches
 from tests.fault.wire import Wire
 from tests.property.world import START
@@ -80,6 +82,7 @@ class Process:
             store=self.cache,
             executor=Executor(wire, self.cache, _METRICS),
             warnings=PodWarnings(wire),
+            signals=NoSignals(Signals(free_port=20_000, gateways=("10.9.0.1",))),
             recorder=Recorder(wire, _METRICS, instance=name, clock=_clock, now=_now),
             decide=self._decide,
             defaults=Defaults(runtime_image=IMAGE),

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from agent_operator.shell.kinds import CHILDREN, DEPLOYMENT, SERVICE, Kind
+from agent_operator.shell.kinds import AUTOSCALER, CHILDREN, DEPLOYMENT, ENDPOINT_SLICE, SERVICE, Kind
 from agent_operator.shell.kube import Object
 from tests.fakes.virtual_time import run_virtual
 from tests.fault.cluster import NAMESPACE, REVISION
@@ -42,6 +42,8 @@ class Scenario:
 
     action: Action
     replicas: int | None = 1
+    scaled: Mapping[str, Any] | None = None
+    """spec.autoscaling."""
 
 
 async def create(world: World) -> None:
@@ -120,9 +122,21 @@ def loses(kind: Kind) -> Action:
     return lose
 
 
+async def hands_over_and_takes_back(world: World) -> None:
+    world.change_spec(autoscaling={"provider": "HPA", "maxReplicas": 3})
+    await asyncio.sleep(20.0)
+    await loses(AUTOSCALER)(world)
+    await asyncio.sleep(20.0)
+    world.change_spec(autoscaling=None)
+
+
 async def loses_everything(world: World) -> None:
     for child in world.children():
         world.delete_object(child)
+
+
+async def scale_no_more(world: World) -> None:
+    world.change_spec(autoscaling=None)
 
 
 async def edits_the_deployment(world: World) -> None:
@@ -148,10 +162,16 @@ async def edits_labels_and_owners(world: World) -> None:
 
 
 async def is_refused_then_mended(world: World) -> None:
-    world.change_spec(autoscaling={"maxReplicas": 3}, model=model(2))
+    world.change_spec(tuning={"mode": "Auto"}, model=model(2))
     await asyncio.sleep(20.0)
-    world.change_spec(autoscaling=None)
+    world.change_spec(tuning=None)
 
+
+SCALED: Mapping[Kind, Mapping[str, Any]] = {
+    ENDPOINT_SLICE: {"minReplicas": 0, "maxReplicas": 3},
+    AUTOSCALER: {"maxReplicas": 3, "provider": "HPA"},
+}
+"""The spec.autoscaling under which a kind of child exists."""
 
 SCENARIOS: dict[str, Scenario] = {
     "create": Scenario(create, None),
@@ -166,7 +186,10 @@ SCENARIOS: dict[str, Scenario] = {
     "delete": Scenario(delete),
     "delete while it is created": Scenario(delete_while_it_is_created, None),
     "delete and create again": Scenario(delete_and_create_again),
-    **{f"lose the {kind.kind}": Scenario(loses(kind), 2) for kind in CHILDREN},
+    **{f"lose the {kind.kind}": Scenario(loses(kind), 2, SCALED.get(kind)) for kind in CHILDREN},
+    "take a scaler away": Scenario(scale_no_more, 2, SCALED[AUTOSCALER]),
+    "take the gateway away": Scenario(scale_no_more, 2, SCALED[ENDPOINT_SLICE]),
+    "hand over to an autoscaler, lose it and take back": Scenario(hands_over_and_takes_back, 2),
     "lose everything": Scenario(loses_everything, 2),
     "edit the Deployment": Scenario(edits_the_deployment),
     "edit the Service": Scenario(edits_the_service),
@@ -213,7 +236,8 @@ async def play(scenario: Scenario, crash_at: int | None = None, how: str = "") -
     world.start_process()
     await asyncio.sleep(1.0)
     if scenario.replicas is not None:
-        world.create_agent(replicas=scenario.replicas)
+        scaling = {"autoscaling": dict(scenario.scaled)} if scenario.scaled else {}
+        world.create_agent(replicas=scenario.replicas, **scaling)
         await world.at_rest()
     before = len(world.written)
     crash = Crash(world, crash_at if crash_at is not None else 10**9, how)

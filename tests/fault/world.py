@@ -169,7 +169,7 @@ class World:
         return (agent["metadata"].get("annotations") or {}).get("agentoperator.dev/paused") == "true"
 
     def spec_is_refused(self) -> bool:
-        return "autoscaling" in (self.agent() or {"spec": {}})["spec"]
+        return "tuning" in (self.agent() or {"spec": {}})["spec"]
 
     def wants_pods(self) -> bool:
         spec = (self.agent() or {"spec": {"suspend": True}})["spec"]

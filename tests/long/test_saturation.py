@@ -1,5 +1,9 @@
 """A saturated runtime for ten minutes: liveness never errs, every answer is right, and nothing grows.
 
+What would be a false alarm is what the kubelet would take for one, by the probes of the pod template: a
+refusal, or an answer that comes later than the kubelet waits. One of either fails the test, though a pod is
+restarted after several only.
+
 SOAK_SECONDS makes it shorter. It is bounded and ends cleanly when it is interrupted; its findings are printed
 as JSON, also when an assertion fails.
 """
@@ -17,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from agent_operator.core.children.pod import PROBE_TIMEOUT_SECONDS
 from tests.model.training import trained
 from tests.unit.runtime.crowd import CONTROLLED, idle, witnesses
 from tests.unit.runtime.harness import Server, write_config
@@ -24,6 +29,7 @@ from tests.unit.runtime.harness import Server, write_config
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 CLIENTS, SLOTS = 64, 16
 PROBE_EVERY = 1.0
+PROBES = ("/health/live", "/health/ready")
 MEMORY_SLOPE = 2.0
 """Most that resident memory may grow by, in MiB a minute, over the second half."""
 
@@ -39,7 +45,10 @@ class Findings:
     seconds: float = 0.0
     answers: int = 0
     wrong: list[str] = field(default_factory=list)
-    probes: dict[int, int] = field(default_factory=dict)
+    probes: dict[str, int] = field(default_factory=dict)
+    """Answers of liveness and readiness by path and status; `late` where the kubelet would have left."""
+    slowest_probe: float = 0.0
+    progress: dict[str, int] = field(default_factory=dict)
     rss_mib: list[float] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
     threads: list[int] = field(default_factory=list)
@@ -58,13 +67,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server.wait_ready()
 
 
+async def probe(server: Server, path: str, found: Findings) -> None:
+    """Asks as the kubelet does, on the port it asks."""
+    begun = time.monotonic()
+    answer = await asyncio.to_thread(server.admin.get, path)
+    seconds = time.monotonic() - begun
+    found.slowest_probe = max(found.slowest_probe, seconds)
+    outcome = f"{path} {answer.status_code if seconds < PROBE_TIMEOUT_SECONDS else 'late'}"
+    found.probes[outcome] = found.probes.get(outcome, 0) + 1
+
+
 async def soak(server: Server, found: Findings) -> None:
     """CLIENTS in closed loops, and a probe every second, for SECONDS."""
     begun = time.monotonic()
     async with witnesses(server, CLIENTS) as seen:
         while (elapsed := time.monotonic() - begun) < SECONDS:
-            probe = await asyncio.to_thread(server.http.get, "/health/live")
-            found.probes[probe.status_code] = found.probes.get(probe.status_code, 0) + 1
+            for path in PROBES:
+                await probe(server, path, found)
+            word = (await asyncio.to_thread(server.stats))["progress"]
+            found.progress[word] = found.progress.get(word, 0) + 1
             found.rss_mib.append(server.rss() / 2**20)
             found.descriptors.append(server.descriptors())
             found.threads.append(server.threads())
@@ -99,7 +120,8 @@ def test_ten_minutes_of_saturation_are_without_a_false_alarm_or_a_wrong_answer(s
         print(json.dumps(report(found)), flush=True)
 
     assert found.wrong == []
-    assert set(found.probes) == {200}
+    assert set(found.probes) == {f"{path} 200" for path in PROBES}
+    assert set(found.progress) == {"Busy"}
     assert found.answers > CLIENTS
     assert server.stats()["engine"]["restarts"] == 0
     assert found.memory_slope < MEMORY_SLOPE

@@ -70,7 +70,7 @@ def happen(world: World, event: tuple[Any, ...]) -> None:
     elif kind in ("replicas", "suspend", "runtime", "agent", "access"):
         world.change(**{kind: rest[0]})
     elif kind == "unsupported":
-        world.change(autoscaling={"maxReplicas": 3} if rest[0] else None)
+        world.change(tuning={"mode": "Auto"} if rest[0] else None)
     elif kind == "pod" and world.pods:
         change_pod(world, world.pods[rest[0] % len(world.pods)], rest[1])
     elif kind == "delete-child" and world.objects:
@@ -152,7 +152,7 @@ def test_from_any_history_the_newest_spec_is_reached_and_then_nothing_is_written
         happen(world, event)
 
     world.agent["metadata"].pop("annotations", None)
-    world.change(autoscaling=None)
+    world.change(tuning=None)
     for _ in range(8):
         reconcile_safely(world)
         world.run_controllers()

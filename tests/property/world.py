@@ -15,6 +15,7 @@ from typing import Any
 from agent_operator.core.naming import digest
 from agent_operator.core.plan import Apply, Delete, Plan
 from agent_operator.core.reconcile import reconcile
+from agent_operator.core.signals import NOTHING
 from agent_operator.core.snapshot import Defaults, Snapshot
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,6 +42,7 @@ class World:
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.pods: list[dict[str, Any]] = []
         self.warnings: list[dict[str, Any]] = []
+        self.signals = NOTHING
         self.now = START
         self.status_writes = 0
         self._uids = 0
@@ -49,7 +51,8 @@ class World:
 
     def snapshot(self) -> Snapshot:
         children = tuple(self.objects[key] for key in sorted(self.objects))
-        return Snapshot(self.agent, children, tuple(self.pods), Defaults(self.image))
+        defaults = Defaults(self.image)
+        return Snapshot(self.agent, children, tuple(self.pods), defaults, signals=self.signals)
 
     def plan(self) -> Plan:
         plan = reconcile(self.snapshot(), self.now)
@@ -79,7 +82,16 @@ class World:
             self.agent["status"] = deepcopy(plan.status)
             self.status_writes += 1
 
+    def _annotate(self, write: Apply) -> None:
+        """Of a pod the operator writes annotations only."""
+        assert set(write.object) == {"apiVersion", "kind", "metadata"}, write.object
+        pod = next(p for p in self.pods if p["metadata"]["uid"] == write.uid)
+        pod["metadata"].setdefault("annotations", {}).update(write.object["metadata"]["annotations"])
+
     def _apply(self, write: Apply) -> None:
+        if write.object["kind"] == "Pod":
+            self._annotate(write)
+            return
         key = (write.object["kind"], write.object["metadata"]["name"])
         live = self.objects.get(key)
         if live is None:
@@ -301,7 +313,7 @@ def _defaulted(obj: dict[str, Any]) -> dict[str, Any]:
     obj["metadata"]["resourceVersion"] = "1"
     spec = obj.get("spec", {})
     if obj["kind"] == "Service":
-        spec["clusterIP"] = "10.96.1.1"
+        spec.setdefault("clusterIP", "10.96.1.1")
         spec["sessionAffinity"] = "None"
         spec["ports"] = [{**port, "nodePort": 0} for port in spec["ports"]]
     if obj["kind"] == "Deployment":

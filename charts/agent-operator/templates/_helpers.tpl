@@ -22,6 +22,21 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}
 
+{{- define "agent-operator.gatewayName" -}}
+{{- printf "%s-gateway" (include "agent-operator.fullname" .) }}
+{{- end }}
+
+{{- define "agent-operator.gatewaySelectorLabels" -}}
+app.kubernetes.io/name: {{ include "agent-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: gateway
+{{- end }}
+
+{{- define "agent-operator.gatewayLabels" -}}
+{{- $own := include "agent-operator.gatewaySelectorLabels" . | fromYaml }}
+{{- toYaml (merge $own (include "agent-operator.labels" . | fromYaml)) }}
+{{- end }}
+
 {{/* Labels of every object, as YAML. The chart's own win over commonLabels: selectors depend on them. */}}
 {{- define "agent-operator.labels" -}}
 {{- $own := include "agent-operator.selectorLabels" . | fromYaml }}
@@ -106,13 +121,52 @@ among them: pods refer to them, the kubelet reads them.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, update, patch, delete]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, update, patch, delete]
+{{- if .Values.keda.enabled }}
+- apiGroups: [keda.sh]
+  resources: [scaledobjects]
+  verbs: [get, list, watch, create, update, patch, delete]
+{{- end }}
+# patch: the annotation by which Kubernetes ends an idle replica before a busy one.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch, patch]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [get, list, watch, create, update, patch, delete]
+# How many devices a namespace may have, and the nodes do: bounds of scaling.
+- apiGroups: [""]
+  resources: [resourcequotas]
+  verbs: [list]
+{{- if not .Values.watchNamespaces }}
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [list]
+{{- end }}
 # list: what a pod waits for, for example a Secret, stands in the kubelet's events and nowhere else.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, list]
+{{- end }}
+
+{{/*
+The gateway's permissions: where requests are to go, and, if it is to ask for API keys, the Secrets that
+hold them, one by one, never a list.
+*/}}
+{{- define "agent-operator.gatewayRules" -}}
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [get, list, watch]
+{{- with .Values.gateway.apiKeySecretNames }}
+- apiGroups: [""]
+  resources: [secrets]
+  {{- if not (has "*" .) }}
+  resourceNames: {{ uniq . | sortAlpha | toJson }}
+  {{- end }}
+  verbs: [get]
+{{- end }}
 {{- end }}
 
 {{/* Combinations of values that the schema cannot explain well. */}}
@@ -120,7 +174,10 @@ among them: pods refer to them, the kubelet reads them.
 {{- if and (not .Values.leaderElection.enabled) (gt (int .Values.replicaCount) 1) }}
 {{- fail (printf "replicaCount is %d while leaderElection.enabled is false: several operators would write the same objects. Set leaderElection.enabled=true, or replicaCount=1." (int .Values.replicaCount)) }}
 {{- end }}
-{{- $own := dict "AGENT_OPERATOR_RUNTIME_IMAGE" "runtimeImage" "AGENT_OPERATOR_WATCH_NAMESPACES" "watchNamespaces" "AGENT_OPERATOR_SHARD" "shard" "AGENT_OPERATOR_LEADER_ELECT" "leaderElection.enabled" "AGENT_OPERATOR_LOG_LEVEL" "config.logLevel" "AGENT_OPERATOR_WORKERS" "config.workers" "AGENT_OPERATOR_RESYNC_SECONDS" "config.resyncSeconds" }}
+{{- if and .Values.keda.enabled (not .Values.keda.prometheusAddress) }}
+{{- fail "keda.enabled is true while keda.prometheusAddress is empty: KEDA scales by the agents' metrics and needs to know which Prometheus has them. Set keda.prometheusAddress=http://…, or keda.enabled=false." }}
+{{- end }}
+{{- $own := dict "AGENT_OPERATOR_RUNTIME_IMAGE" "runtimeImage" "AGENT_OPERATOR_WATCH_NAMESPACES" "watchNamespaces" "AGENT_OPERATOR_SHARD" "shard" "AGENT_OPERATOR_LEADER_ELECT" "leaderElection.enabled" "AGENT_OPERATOR_LOG_LEVEL" "config.logLevel" "AGENT_OPERATOR_WORKERS" "config.workers" "AGENT_OPERATOR_RESYNC_SECONDS" "config.resyncSeconds" "AGENT_OPERATOR_GATEWAY_SERVICE" "gateway.enabled" "AGENT_OPERATOR_KEDA_ENABLED" "keda.enabled" "AGENT_OPERATOR_KEDA_PROMETHEUS_ADDRESS" "keda.prometheusAddress" }}
 {{- range $index, $variable := .Values.extraEnv }}
 {{- if hasKey $own $variable.name }}
 {{- fail (printf "extraEnv[%d] sets %s, which the chart sets itself: set the value %s instead." $index $variable.name (get $own $variable.name)) }}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from pydantic import Field
 
 from agent_operator.api.base import ApiModel
@@ -12,6 +14,30 @@ class SecretRef(ApiModel):
     """A whole Secret in the AgentDeployment's namespace."""
 
     name: ObjectName = Field(description="Name of the Secret.", examples=["geography-keys"])
+
+
+class GatewayMode(StrEnum):
+    """When requests go through the operator's gateway."""
+
+    ON_DEMAND = "OnDemand"
+    ALWAYS = "Always"
+
+
+class Hold(ApiModel):
+    """Bounds of what the gateway holds while no replica is ready."""
+
+    max_requests: int = Field(
+        default=1000,
+        ge=1,
+        le=100_000,
+        description="Requests that each gateway holds; more get 503 with Retry-After.",
+    )
+    max_mebibytes: int = Field(
+        default=64, ge=1, le=65_536, description="Size of all requests that each gateway holds, in MiB."
+    )
+    seconds: int = Field(
+        default=600, ge=1, le=86_400, description="Longest time a request is held, in seconds."
+    )
 
 
 class Access(ApiModel):
@@ -30,3 +56,10 @@ class Access(ApiModel):
         examples=[["web"]],
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
+    gateway: GatewayMode = Field(
+        default=GatewayMode.ON_DEMAND,
+        description="OnDemand: the gateway holds requests while no replica is ready, and is out of the way "
+        "otherwise. Always: every request goes through it, to the least loaded replica or the one that knows "
+        "the conversation.",
+    )
+    hold: Hold = Field(default=Hold(), description="Bounds of what the gateway holds.")

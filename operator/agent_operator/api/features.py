@@ -41,6 +41,9 @@ SUPPORTED = frozenset(
         "health.startupDeadlineSeconds",
         "health.stallSeconds",
         "access.apiKeysSecretRef",
+        "access.gateway",
+        "access.hold",
+        "autoscaling",
         "template",
     }
 )
@@ -79,7 +82,6 @@ UNSUPPORTED = (
         "remove it and name the device plugin's resource in resources.gpu.resourceName",
     ),
     Unsupported("resources.gpu.sharing", "shared devices", "use Exclusive"),
-    Unsupported("autoscaling", "automatic changes of replicas", "remove it and set replicas"),
     Unsupported("strategy.type", "rollouts other than BlueGreen", "use BlueGreen"),
     Unsupported("strategy.gpuScarcity", "rules for scarce devices", "use Auto"),
     Unsupported("strategy.prePromotionAnalysis", "tests before promotion", "remove it"),

@@ -55,6 +55,10 @@ class ScalingStatus(StatusModel):
     """What scaling wants and did."""
 
     desired: Count | None = Field(default=None, description="Replicas wanted.")
+    requested: Count | None = Field(
+        default=None,
+        description="spec.replicas that scaling has taken note of: another value there is a request by hand.",
+    )
     reason: Text | None = Field(default=None, description="Why this many.")
     history: tuple[ScalingEvent, ...] = Field(
         default=(), max_length=MAX_SCALING_HISTORY, description="Last changes, the newest first."
@@ -74,12 +78,40 @@ class Diagnosis(StatusModel):
 class LastStart(StatusModel):
     """Seconds the newest replica spent in each phase of its start."""
 
+    pod: Word | None = Field(default=None, description="The replica.")
+    time: Timestamp | None = Field(default=None, description="When it became ready.")
+    ready_seconds: Decimal | None = Field(
+        default=None, description="From its creation until it was ready, in seconds."
+    )
     scheduled_seconds: Decimal | None = Field(default=None, description="Until a node was found, in seconds.")
-    image_seconds: Decimal | None = Field(default=None, description="Fetching images, in seconds.")
+    image_seconds: Decimal | None = Field(
+        default=None, description="Fetching images and mounting volumes, in seconds."
+    )
+    fetch_seconds: Decimal | None = Field(default=None, description="Downloading the model, in seconds.")
     load_seconds: Decimal | None = Field(default=None, description="Loading weights, in seconds.")
     warmup_seconds: Decimal | None = Field(default=None, description="Warming up, in seconds.")
     first_token_seconds: Decimal | None = Field(
-        default=None, description="From ready to the first token of a request, in seconds."
+        default=None, description="Generating the first token, in seconds."
+    )
+
+
+class LoadStatus(StatusModel):
+    """What the replicas do, in numbers that are kept coarse so that they seldom change."""
+
+    time: Timestamp | None = Field(default=None, description="When the numbers were taken.")
+    requests: Count | None = Field(default=None, description="Requests in flight and waiting, all replicas.")
+    held: Count | None = Field(default=None, description="Requests that the gateway holds.")
+    runs: Count | None = Field(default=None, description="Agent runs that have not ended.")
+    p95_milliseconds: Count | None = Field(
+        default=None,
+        alias="p95Milliseconds",
+        description="95th percentile of the response time over the last minute, the slowest replica's.",
+    )
+    tokens_per_second: Count | None = Field(
+        default=None, description="Generated tokens per second, all replicas together."
+    )
+    gpu_percent: Count | None = Field(
+        default=None, description="Mean use of the devices in percent, where they tell."
     )
 
 
@@ -157,6 +189,7 @@ class AgentDeploymentStatus(StatusModel):
         default=None, description="The replacement of one revision by another."
     )
     scaling: ScalingStatus | None = Field(default=None, description="What scaling wants and did.")
+    load: LoadStatus | None = Field(default=None, description="What the replicas do.")
     diagnoses: tuple[Diagnosis, ...] = Field(
         default=(), max_length=MAX_DIAGNOSES, description="Faults that were recognised, the newest first."
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,8 @@ class Parts:
     resync: Callable[[], Awaitable[None]]
     elector: LeaderElector | None
     on_leading: Callable[[bool], None]
+    alongside: Sequence[Callable[[], Awaitable[None]]] = ()
+    """What else runs for ever once the cache is filled."""
 
 
 class Manager:
@@ -124,7 +126,7 @@ class Manager:
                 logger.warning("%s", self._sync_error)
                 await asyncio.sleep(SYNC_RETRY_SECONDS)
         logger.info("cache filled: %d objects in %.3f s", news, loop.time() - started)
-        await _first_to_end(parts.watch(), parts.resync())
+        await _first_to_end(parts.watch(), parts.resync(), *(part() for part in parts.alongside))
 
 
 async def _first_to_end(*parts: Awaitable[None]) -> None:

@@ -12,7 +12,8 @@ The one idea: five questions, each with one answer and its reason.
   somebody's doing: the spec is refused, a child is refused for good, the progress deadline has passed.
 - Degraded: was a fault recognised that keeps replicas from being ready? A restart that was survived is
   no fault; it is told among the diagnoses.
-- Validated and ScalingActive belong to features that are not asked for.
+- ScalingActive: does anything but spec.replicas decide how many replicas there are?
+- Validated belongs to a feature that is not asked for.
 
 Nothing here narrates a normal start step by step: from Progressing to Ready is one write.
 """
@@ -25,10 +26,11 @@ from agent_operator.api import ConditionStatus, ConditionType, Reason
 from agent_operator.core.diagnosis import Diagnosis
 from agent_operator.core.diagnosis.text import clean
 from agent_operator.core.request import Refusal
+from agent_operator.core.verdict import FIXED, Verdict
 
 CALM = frozenset(
     {Reason.READY, Reason.PROGRESSING, Reason.PARTIALLY_READY, Reason.SUSPENDED, Reason.SCALED_TO_ZERO}
-    | {Reason.PAUSED}
+    | {Reason.PAUSED, Reason.WAKING}
 )
 """Reasons of Ready that nobody needs to be warned of."""
 
@@ -58,15 +60,12 @@ class Situation:
     restarted: Diagnosis | None = None
     advice: str = ""
     """A sentence about what works and may surprise, told while nothing is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Status, reason and message of one condition."""
-
-    status: ConditionStatus
-    reason: str
-    message: str
+    scaling: Verdict = FIXED
+    """What condition ScalingActive says."""
+    asleep: str = ""
+    """Why nothing is wanted although spec.replicas may be more, "" where spec.replicas says so."""
+    waking: bool = False
+    """Requests are held until the first replica is ready."""
 
 
 def verdicts(situation: Situation) -> dict[ConditionType, Verdict]:
@@ -81,9 +80,7 @@ def verdicts(situation: Situation) -> dict[ConditionType, Verdict]:
             Reason.NOT_CONFIGURED,
             "No analysis is asked for: a revision serves as soon as it is ready.",
         ),
-        ConditionType.SCALING_ACTIVE: Verdict(
-            ConditionStatus.FALSE, Reason.FIXED_REPLICAS, "spec.replicas decides."
-        ),
+        ConditionType.SCALING_ACTIVE: situation.scaling,
     }
 
 
@@ -100,7 +97,8 @@ def ready(situation: Situation) -> Verdict:
             ConditionStatus.FALSE, Reason.SUSPENDED, "spec.suspend is true; set it to false to serve again."
         )
     if situation.wanted == 0:
-        return Verdict(ConditionStatus.FALSE, Reason.SCALED_TO_ZERO, "spec.replicas is 0; raise it to serve.")
+        why = situation.asleep or "spec.replicas is 0; raise it to serve."
+        return Verdict(ConditionStatus.FALSE, Reason.SCALED_TO_ZERO, why)
     if situation.faults:
         return Verdict(status, situation.faults[0].reason, _explained(situation))
     advice = f" {situation.advice}." if situation.advice else ""
@@ -148,6 +146,8 @@ def is_stalled(situation: Situation) -> bool:
 
 
 def _progress(situation: Situation) -> Reason:
+    if situation.waking and situation.ready == 0:
+        return Reason.WAKING
     if situation.serve != situation.target or situation.ready == 0:
         return Reason.PROGRESSING
     return Reason.READY if situation.ready >= situation.wanted else Reason.PARTIALLY_READY
@@ -156,6 +156,8 @@ def _progress(situation: Situation) -> Reason:
 def _progress_message(situation: Situation) -> str:
     if situation.serve != situation.target:
         return f"{_counted(situation)}. It serves until revision {situation.target} is ready."
+    if situation.waking and situation.ready == 0:
+        return f"{_counted(situation)}. The gateway holds requests until one is."
     restarted = f" {situation.restarted.evidence}." if situation.restarted else ""
     return clean(f"{_counted(situation)}.{restarted}", MESSAGE_LIMIT)
 

@@ -9,9 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from agent_operator.core import drift
+from agent_operator.core import drift, scalers
 from agent_operator.core.children.config_map import config_map
 from agent_operator.core.children.deployment import deployment, image_from_spec, recorded
+from agent_operator.core.children.gateway import (
+    BEHIND_GATEWAY,
+    Gateway,
+    always,
+    backend_service,
+    endpoint_slice,
+)
 from agent_operator.core.children.metadata import Owner
 from agent_operator.core.children.pdb import pdb
 from agent_operator.core.children.pod import pod_template
@@ -22,10 +29,21 @@ from agent_operator.core.reading import mapping, text
 from agent_operator.core.request import Request
 from agent_operator.core.revision import Revision
 from agent_operator.core.rollout import Decision
+from agent_operator.core.snapshot import Defaults
+
+_OF_THE_AGENT = ("EndpointSlice", "PodDisruptionBudget", "Service", *scalers.HEALTH)
+"""Kinds whose objects belong to the agent as a whole, not to one revision."""
 
 
 def children(
-    owner: Owner, request: Request, target: Revision, decision: Decision, seen: Observed
+    owner: Owner,
+    request: Request,
+    target: Revision,
+    decision: Decision,
+    seen: Observed,
+    *,
+    gateway: Gateway | None,
+    defaults: Defaults,
 ) -> list[dict[str, Any]]:
     """Every child that should exist, in the order in which they are needed."""
     existing = seen.deployments.get(target.name)
@@ -38,13 +56,16 @@ def children(
         for name, live in sorted(kept.items())
     ]
     wanted = [
+        *_gateway(owner, request, decision, gateway),
         config_map(owner, request.spec, request.model, target.name, seen.config_maps.get(target.name)),
         _deployment(owner, request, target.name, template, target=target),
         *older,
-        service(owner, decision.serve),
+        service(owner, decision.serve, BEHIND_GATEWAY if always(request.spec) and gateway else None),
     ]
     if _protected(request):
         wanted.append(pdb(owner))
+    if (scaler := scalers.child(owner, request.spec, defaults, seen)) is not None:
+        wanted.append(scaler)
     return [drift.stamped(child) for child in wanted]
 
 
@@ -61,20 +82,34 @@ def changes(wanted: Iterable[dict[str, Any]], seen: Observed) -> list[Apply]:
     return writes
 
 
-def removals(request: Request, target: Revision, decision: Decision, seen: Observed) -> list[Delete]:
-    """What is wanted no more: Deployments of superseded revisions, their ConfigMaps, a disruption budget."""
+def removals(
+    wanted: Iterable[dict[str, Any]], target: Revision, decision: Decision, seen: Observed
+) -> list[Delete]:
+    """What is wanted no more: Deployments of superseded revisions, their ConfigMaps, and what no other
+    revision could need: a disruption budget, the way to the gateway, a scaler."""
     gone = [seen.deployments[name] for name in decision.remove]
     needed = {target.name, decision.serve}
     needed |= {name for name, live in seen.deployments.items() if _kept(name, live, target, decision)}
     gone += [live for name, live in sorted(seen.config_maps.items()) if name not in needed]
-    if not _protected(request):
-        gone += [live for (kind, _), live in seen.by_name.items() if kind == "PodDisruptionBudget"]
+    places = {(child["kind"], child["metadata"]["name"]) for child in wanted}
+    gone += [
+        live for place, live in seen.by_name.items() if place[0] in _OF_THE_AGENT and place not in places
+    ]
     return [_delete(live) for live in gone if not terminating(live)]
 
 
 def _protected(request: Request) -> bool:
     """Whether a disruption budget could hold anything up; being suspended for a while changes nothing."""
-    return request.spec.replicas > 1
+    return request.most > 1
+
+
+def _gateway(
+    owner: Owner, request: Request, decision: Decision, gateway: Gateway | None
+) -> list[dict[str, Any]]:
+    if gateway is None:
+        return []
+    found = [endpoint_slice(owner, request.spec, gateway.port, gateway.addresses)]
+    return [backend_service(owner, decision.serve), *found] if always(request.spec) else found
 
 
 def _kept(name: str, live: Object, target: Revision, decision: Decision) -> bool:

@@ -39,7 +39,7 @@ MERGE_KEYS: Mapping[str, tuple[str, ...]] = {
 _ATOMIC = frozenset({"selector", "labelSelector", "nodeSelector"})
 """Maps that the API server treats as one value: an entry more selects other pods or nodes."""
 _QUANTITIES = frozenset({"limits", "requests", "hard", "capacity"})
-_QUANTITY_FIELDS = frozenset({"sizeLimit", "divisor", "storage"})
+_QUANTITY_FIELDS = frozenset({"sizeLimit", "divisor", "storage", "averageValue"})
 _OMITTED_WHEN_FALSE = frozenset(
     {"hostNetwork", "hostPID", "hostIPC", "readOnly", "stdin", "stdinOnce", "tty", "paused"}
 )

@@ -15,16 +15,17 @@ from agent_operator.core.conditions import CALM
 from agent_operator.core.diagnosis import RUNTIME_RESTARTED
 from agent_operator.core.diagnosis.text import clean
 from agent_operator.core.plan import Event
-from agent_operator.core.reading import condition_in, mappings, text
+from agent_operator.core.reading import at, condition_in, mappings, text
 
 NOTE_LIMIT = 1000
+SCALED = "Scaled"
 PROMOTED = "RevisionPromoted"
 STARTED = "RevisionStarted"
 
 
 def events(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Event, ...]:
     """What to tell about the step from one status to the next."""
-    told = [*_revisions(old, new), *_readiness(old, new), *_restarts(old, new)]
+    told = [*_revisions(old, new), *_scaling(old, new), *_readiness(old, new), *_restarts(old, new)]
     return tuple(Event(e.type, e.reason, clean(e.note, NOTE_LIMIT)) for e in told)
 
 
@@ -36,6 +37,13 @@ def _revisions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
     if serving and text(old, "currentRevision") not in ("", serving):
         told.append(Event("Normal", PROMOTED, f"Revision {serving} serves now"))
     return told
+
+
+def _scaling(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:
+    before, after = at(old, "scaling", "desired"), at(new, "scaling", "desired")
+    if before is None or after is None or before == after:
+        return []
+    return [Event("Normal", SCALED, f"From {before} to {after} replicas: {text(new, 'scaling', 'reason')}")]
 
 
 def _readiness(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Event]:

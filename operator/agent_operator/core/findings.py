@@ -6,7 +6,7 @@ of replicas, and nothing else; pods of superseded revisions explain nothing any 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from agent_operator.api import Reason
@@ -28,6 +28,7 @@ from agent_operator.core.diagnosis.text import clean
 from agent_operator.core.observed import Object, Observed
 from agent_operator.core.reading import condition, mapping, mappings, text
 from agent_operator.core.rollout import RevisionState
+from agent_operator.core.signals import Signals
 from agent_operator.core.snapshot import ApplyFailure, PodReference
 
 
@@ -82,6 +83,39 @@ def investigate(
         recheck_after=min(pauses, default=None),
         inspect=look.pods,
     )
+
+
+def with_lost(found: Findings, pods: tuple[Object, ...], lost: frozenset[str], signals: Signals) -> Findings:
+    """The findings with the replicas of the serving revision that count as ready and cannot answer."""
+    names = sorted(name for pod in pods if (name := text(pod, "metadata", "name")) in lost)
+    stalled = [n for n in names if (s := signals.samples.get(n)) is not None and s.stalled]
+    silent = [n for n in names if n not in stalled]
+    faults = [
+        build(which[0], len(which)) for build, which in ((_stalled, stalled), (_silent, silent)) if which
+    ]
+    return replace(found, faults=each_once([*faults, *found.faults])) if faults else found
+
+
+def _stalled(name: str, number: int) -> Diagnosis:
+    return Diagnosis(
+        reason=Reason.REPLICA_STALLED,
+        evidence=f"{_counted(name, number)} has work and makes no progress",
+        remedy="nothing: the kubelet restarts it; if it comes back, look at its last words with "
+        f"`kubectl logs {name} --previous`",
+    )
+
+
+def _silent(name: str, number: int) -> Diagnosis:
+    return Diagnosis(
+        reason=Reason.REPLICA_SILENT,
+        evidence=f"{_counted(name, number)} counts as ready and does not answer",
+        remedy="look at its node, and at the network between it and the operator: "
+        f"`kubectl describe pod {name}`",
+    )
+
+
+def _counted(name: str, number: int) -> str:
+    return f"pod {name}" if number == 1 else f"pod {name}, with {number - 1} more,"
 
 
 def _subject(live: Object, served_by: str | None) -> Subject:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent_operator.api.gateway import slice_name
 from agent_operator.api.names import LABEL_REVISION
 from agent_operator.core import naming
 from agent_operator.core.children import deployment
@@ -35,19 +36,24 @@ class Observed:
     """Pods by revision, those being deleted left out."""
     active: str | None = None
     """Revision that the Service selects, None without one."""
+    gateway_port: int | None = None
+    """Port of the gateway that the EndpointSlice of ours reserves, None without one."""
 
 
 def observe(snapshot: Snapshot, owner: Owner) -> Observed:
     """Sort a snapshot. An object with our label but another controller is a stranger and left out."""
     children = [child for child in snapshot.children if _controlled_by(child, owner.uid)]
     by_name = {(text(c, "kind"), text(c, "metadata", "name")): c for c in children}
-    service = by_name.get(("Service", naming.agent_stem(owner.name)))
+    stem = naming.agent_stem(owner.name)
+    service = by_name.get(("Service", stem))
+    ours = mappings(by_name.get(("EndpointSlice", slice_name(stem))), "ports")
     return Observed(
         by_name=by_name,
         deployments=_by_revision(children, "Deployment", owner.name),
         config_maps=_by_revision(children, "ConfigMap", owner.name),
         pods=_pods(snapshot.pods),
         active=text(service, "spec", "selector", LABEL_REVISION) or None,
+        gateway_port=next((count(port, "port") for port in ours), 0) or None,
     )
 
 
@@ -79,16 +85,27 @@ def _rank(preferred: tuple[str | None, ...], name: str) -> int:
     return preferred.index(name) if name in preferred else len(preferred)
 
 
-def revision_states(observed: Observed, proven: str | None, wanted: int) -> tuple[RevisionState, ...]:
-    """Every revision's Deployment, as far as a rollout cares."""
-    return tuple(
-        state(name, live, proven=proven, wanted=wanted) for name, live in sorted(observed.deployments.items())
+def ready_pods(observed: Observed, revision: str) -> frozenset[str]:
+    """Names of the pods of a revision that Kubernetes takes for ready."""
+    pods = observed.pods.get(revision, ())
+    return frozenset(
+        text(pod, "metadata", "name") for pod in pods if condition(pod, "Ready").get("status") == "True"
     )
 
 
-def state(name: str, live: Object, *, proven: str | None, wanted: int) -> RevisionState:
+def revision_states(
+    observed: Observed, proven: str | None, wanted: int, lost: frozenset[str] = frozenset()
+) -> tuple[RevisionState, ...]:
+    """Every revision's Deployment, as far as a rollout cares. `lost`: pods said to be ready that are not."""
+    return tuple(
+        state(name, live, proven=proven, wanted=wanted, lost=len(ready_pods(observed, name) & lost))
+        for name, live in sorted(observed.deployments.items())
+    )
+
+
+def state(name: str, live: Object, *, proven: str | None, wanted: int, lost: int = 0) -> RevisionState:
     """One revision. Its counts are trusted only when the Deployment controller has seen the newest spec."""
-    ready = count(live, "status", "readyReplicas")
+    ready = max(0, count(live, "status", "readyReplicas") - lost)
     seen = count(live, "status", "observedGeneration") >= count(live, "metadata", "generation")
     complete = (
         seen

@@ -8,11 +8,27 @@ snapshot whose plan is empty.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from agent_operator.api.names import ANNOTATION_PAUSED, LABEL_SHARD
-from agent_operator.core import desired, findings, observed, request, revision, rollout, status
+from agent_operator.core import (
+    desired,
+    findings,
+    ledger,
+    load,
+    observed,
+    request,
+    revision,
+    rollout,
+    scalers,
+    scaling,
+    status,
+)
+from agent_operator.core import signals as signals_of
+from agent_operator.core.children.gateway import Gateway, always
+from agent_operator.core.children.gateway import wanted as wants_gateway
 from agent_operator.core.children.metadata import Owner
 from agent_operator.core.conditions import Situation
 from agent_operator.core.events import events
@@ -23,7 +39,10 @@ from agent_operator.core.reading import condition, count, mapping, text
 from agent_operator.core.request import Refusal, Request
 from agent_operator.core.revision import Revision
 from agent_operator.core.rollout import Decision, RevisionState
+from agent_operator.core.signals import Signals
 from agent_operator.core.snapshot import ApplyFailure, Snapshot
+from agent_operator.core.verdict import FIXED
+from agent_operator.core.victims import deletion_costs
 
 Writes = tuple[Apply | Delete, ...]
 
@@ -39,13 +58,24 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
     if isinstance(asked, Refusal):
         return _refused(agent, owner, seen, asked, now)
 
+    signals = snapshot.signals
+    lost = _lost(seen, signals, now)
+    scaled = scaling.decide(agent, asked, signals, _ready_now(seen, lost), now)
+    asked = replace(asked, scaled=scaled.wanted)
     target = _target(agent, asked, seen, snapshot.defaults.runtime_image)
-    states = observed.revision_states(seen, _served_last(agent), asked.wanted)
+    states = observed.revision_states(seen, _served_last(agent), asked.wanted, lost)
     decision = rollout.decide(
         target=target.name, active=seen.active, revisions=states, wanted_replicas=asked.wanted
     )
-    children = desired.children(owner, asked, target, decision, seen)
-    writes: Writes = (*desired.changes(children, seen), *desired.removals(asked, target, decision, seen))
+    gateway = _gateway(asked, seen, signals, states, decision)
+    children = desired.children(
+        owner, asked, target, decision, seen, gateway=gateway, defaults=snapshot.defaults
+    )
+    writes: Writes = (
+        *_farewells(asked, seen, signals),
+        *desired.changes(children, seen),
+        *desired.removals(children, target, decision, seen),
+    )
     blocked = _still_blocked(snapshot.blocked, children)
     if paused := text(agent, "metadata", "annotations", ANNOTATION_PAUSED) == "true":
         decision = Decision(seen.active or "", (), "paused: children are left as they are")
@@ -55,11 +85,16 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
         seen, states, target=target.name, serve=decision.serve, wanted=asked.wanted, blocked=blocked,
         warnings=snapshot.warnings, now=now,
     )  # fmt: skip
+    found = findings.with_lost(found, seen.pods.get(decision.serve, ()), lost, signals)
     if seen.active is None and any(failure.kind == "Service" for failure in blocked):
         decision = Decision("", (), decision.why)  # whatever is ready, no Service of ours leads there
     situation = _situation(asked, target, decision, states, found, paused=paused)
+    verdict = scaled.verdict or scalers.verdict(owner, asked.spec, snapshot.defaults, seen, blocked)
+    situation = replace(situation, scaling=verdict or FIXED, **_sleep(asked, signals, gateway))
     report = _report(agent, asked, seen, situation)
-    return _plan(agent, status.build(agent, owner, situation, report, now), writes, found, decision.why)
+    report = replace(report, **_measured(agent, signals, scaled, now))
+    plan = _plan(agent, status.build(agent, owner, situation, report, now), writes, found, decision.why)
+    return replace(plan, requeue_after=_earliest(plan.requeue_after, scaled.requeue_after))
 
 
 def _owner(agent: Mapping[str, Any]) -> Owner:
@@ -87,6 +122,9 @@ def _refused(agent: Mapping[str, Any], owner: Owner, seen: Observed, refusal: Re
         gpu=text(before, "gpu") or None,
         current_revision=_served_last(agent),
         update_revision=text(before, "updateRevision") or None,
+        scaling=mapping(before, "scaling") or None,
+        load=mapping(before, "load") or None,
+        last_start=mapping(before, "lastStart") or None,
     )
     return _plan(agent, status.build(agent, owner, situation, report, now), (), None, refusal.reason)
 
@@ -99,6 +137,70 @@ def _target(agent: Mapping[str, Any], asked: Request, seen: Observed, default_im
 
 def _served_last(agent: Mapping[str, Any]) -> str | None:
     return text(agent, "status", "currentRevision") or None
+
+
+def _lost(seen: Observed, signals: Signals, now: datetime) -> frozenset[str]:
+    """Pods that count as ready and cannot answer now."""
+    names = [observed.ready_pods(seen, revision) for revision in seen.pods]
+    return signals_of.lost(signals, frozenset().union(*names), now.timestamp())
+
+
+def _ready_now(seen: Observed, lost: frozenset[str]) -> int:
+    """Pods behind the Service that can answer now."""
+    return len(observed.ready_pods(seen, seen.active or "") - lost)
+
+
+def _gateway(
+    asked: Request, seen: Observed, signals: Signals, states: tuple[RevisionState, ...], decision: Decision
+) -> Gateway | None:
+    """The way to the gateway: it answers while no replica can, and it is there before the last one goes."""
+    port = seen.gateway_port or signals.free_port
+    if port is None or not wants_gateway(asked.spec):
+        return None
+    server = next((state for state in states if state.revision == decision.serve), None)
+    alone = asked.wanted == 0 or server is None or server.ready == 0 or always(asked.spec)
+    return Gateway(port, signals.gateways if alone and not asked.spec.suspend else ())
+
+
+def _farewells(asked: Request, seen: Observed, signals: Signals) -> list[Apply]:
+    """Before fewer replicas are asked for: which of them are to go."""
+    return [
+        write
+        for revision, live in sorted(seen.deployments.items())
+        for write in deletion_costs(
+            seen.pods.get(revision, ()), signals, count(live, "spec", "replicas"), asked.wanted
+        )
+    ]
+
+
+def _sleep(asked: Request, signals: Signals, gateway: Gateway | None) -> dict[str, Any]:
+    """What the conditions say of an agent that sleeps or wakes."""
+    if asked.spec.autoscaling is None or not wants_gateway(asked.spec):
+        return {}
+    reachable = gateway is not None and bool(gateway.addresses)
+    why = (
+        "Nothing asks for it. The gateway holds the next request and wakes it."
+        if reachable
+        else "Nothing asks for it, and no gateway runs that could hold a request: raise spec.replicas, or "
+        "install the chart with gateway.enabled=true."
+    )
+    return {"asleep": why, "waking": signals.held > 0}
+
+
+def _measured(
+    agent: Mapping[str, Any], signals: Signals, scaled: scaling.Scaling, now: datetime
+) -> dict[str, Any]:
+    before = mapping(agent, "status")
+    start = signals.last_start
+    return {
+        "scaling": scaled.status,
+        "load": load.load(signals, mapping(before, "load"), now),
+        "last_start": ledger.to_status(start) if start else mapping(before, "lastStart") or None,
+    }
+
+
+def _earliest(*seconds: float | None) -> float | None:
+    return min((s for s in seconds if s is not None), default=None)
 
 
 def _still_blocked(

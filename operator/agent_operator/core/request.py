@@ -15,8 +15,11 @@ from pydantic import ValidationError
 from agent_operator.api import AgentDeploymentSpec, ModelUri, Reason, parse_model_uri
 from agent_operator.api.agent import SessionStore
 from agent_operator.api.features import unsupported
+from agent_operator.core import autoscale
+from agent_operator.core.children.hpa import cpu_problem
 from agent_operator.core.children.volumes import log_problem
 from agent_operator.core.diagnosis.text import clean
+from agent_operator.core.policy import windows
 
 _NAMED = 5
 """Faults that are told in full; the rest is counted."""
@@ -29,11 +32,21 @@ class Request:
     spec: AgentDeploymentSpec
     model: ModelUri | None
     """Where the weights are, None for a remote model."""
+    scaled: int | None = None
+    """Replicas by the operator's own measure, None where spec.replicas decides."""
 
     @property
     def wanted(self) -> int:
         """Replicas that shall run now."""
-        return 0 if self.spec.suspend else self.spec.replicas
+        if self.spec.suspend:
+            return 0
+        return self.spec.replicas if self.scaled is None else self.scaled
+
+    @property
+    def most(self) -> int:
+        """The most replicas there may be without another specification."""
+        scaling = self.spec.autoscaling
+        return self.spec.replicas if scaling is None else scaling.max_replicas
 
     @property
     def gpus(self) -> int:
@@ -50,7 +63,7 @@ class Request:
     def advice(self) -> str:
         """A sentence about what works and may surprise, "" when there is none."""
         sessions = self.spec.agent.sessions if self.spec.agent else None
-        if sessions is None or sessions.store is not SessionStore.MEMORY or self.wanted <= 1:
+        if sessions is None or sessions.store is not SessionStore.MEMORY or self.most <= 1:
             return ""
         return (
             "Each session lives in the memory of one replica, and only that one knows it; to share sessions, "
@@ -81,9 +94,13 @@ def read(agent: Mapping[str, Any]) -> Request | Refusal:
         model = parse_model_uri(spec.model.uri) if spec.model.uri is not None else None
     except ValueError as error:
         return _invalid([f"spec.model.uri: {error}"])
-    if (problem := log_problem(spec, model)) is not None:
-        return _invalid([f"spec.runtime.logging.path: {problem}"])
-    return Request(spec, model)
+    problems = {
+        "spec.runtime.logging.path": log_problem(spec, model),
+        "spec.autoscaling.targetCPUUtilizationPercent": cpu_problem(spec),
+    }
+    faults = [f"{path}: {problem}" for path, problem in problems.items() if problem is not None]
+    faults += autoscale.problems(windows(spec.autoscaling))
+    return _invalid(faults) if faults else Request(spec, model)
 
 
 def _invalid(faults: list[str]) -> Refusal:

@@ -28,6 +28,8 @@ HASHED_FIELDS = ("model", "agent", "runtime", "resources", "health", "access", "
 """Fields of spec that change the pod or its configuration; the others roll nothing."""
 _SAME_AS_ABSENT = ("limits", "prices")
 """Sections of spec.agent that ask for nothing when they are empty; an empty `decision` asks for one."""
+_NOT_THE_PODS = ("gateway", "hold")
+"""Fields of spec.access that only the gateway reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ def revision_fields(spec: AgentDeploymentSpec) -> dict[str, Any]:
     if spec.template is not None:
         fields["template"] = spec.template.to_manifest()
     fields.get("runtime", {}).pop("image", None)
+    for name in _NOT_THE_PODS:
+        fields.get("access", {}).pop(name, None)
     if "agent" in fields:
         fields["agent"] = {k: v for k, v in fields["agent"].items() if v != {} or k not in _SAME_AS_ABSENT}
     return {name: value for name, value in fields.items() if value not in (None, {}, [])}

@@ -1,4 +1,4 @@
-"""What one decision sees. Layer: core, pure; imports the standard library only.
+"""What one decision sees. Layer: core, pure; imports core.signals.
 
 The one idea: everything `reconcile` may depend on is in one value, so a decision can be replayed
 from a test or from a bug report without a cluster.
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from agent_operator.core.signals import NOTHING, Signals
+
 __all__ = ["ApplyFailure", "Defaults", "FailureKind", "PodReference", "Snapshot"]
 
 FailureKind = Literal["NameTaken", "Forbidden", "Invalid", "Conflict", "Other"]
@@ -20,6 +22,8 @@ class Defaults:
     """What the operator was configured with and the user did not say."""
 
     runtime_image: str
+    keda_prometheus_address: str | None = None
+    """URL of the Prometheus that KEDA asks; None: KEDA is not used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +60,4 @@ class Snapshot:
     """What could not be written at the last attempt, as data; empty once it succeeds."""
     warnings: tuple[Mapping[str, Any], ...] = ()
     """Events of type Warning (events.k8s.io) about the pods that the plan without them asked for."""
+    signals: Signals = NOTHING

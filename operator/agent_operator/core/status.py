@@ -20,10 +20,11 @@ from agent_operator.api.status import MAX_DIAGNOSES
 from agent_operator.core import naming
 from agent_operator.core.children.metadata import Owner
 from agent_operator.core.children.service import url
-from agent_operator.core.conditions import CALM, Situation, Verdict, verdicts
+from agent_operator.core.conditions import CALM, Situation, verdicts
 from agent_operator.core.diagnosis import Diagnosis
 from agent_operator.core.diagnosis.text import clean
-from agent_operator.core.reading import condition_in, count, formatted, mapping, mappings, text
+from agent_operator.core.reading import at, condition_in, count, formatted, mapping, mappings, text
+from agent_operator.core.verdict import Verdict
 
 EVIDENCE_LIMIT = 600
 REMEDY_LIMIT = 350
@@ -39,6 +40,9 @@ class Report:
     gpu: str | None
     current_revision: str | None
     update_revision: str | None
+    scaling: Mapping[str, Any] | None = None
+    load: Mapping[str, Any] | None = None
+    last_start: Mapping[str, Any] | None = None
 
 
 def build(
@@ -62,6 +66,9 @@ def build(
         "conditions": [
             _condition(kind, verdict, generation, old, now) for kind, verdict in verdicts(situation).items()
         ],
+        "scaling": report.scaling,
+        "load": report.load,
+        "lastStart": report.last_start,
         "diagnoses": [_diagnosis(diagnosis, old, now) for diagnosis in told],
     }
     return {key: value for key, value in status.items() if value not in (None, [])}
@@ -80,6 +87,8 @@ def urgent(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     before, after = (condition_in(status, ConditionType.READY) for status in (old, new))
     if text(after, "status") != (text(before, "status") or ConditionStatus.FALSE):
         return True
+    if at(new, "scaling", "desired") != at(old, "scaling", "desired"):
+        return True  # the next decision goes by this number
     return text(after, "reason") not in CALM
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -28,6 +29,7 @@ CONTROLLER_NAME = "agentdeployment"
 
 _QUEUE_BUCKETS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 60.0, 600.0)
 _RECONCILE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_START_BUCKETS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1800.0)
 _REQUEST_BUCKETS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
@@ -60,7 +62,25 @@ class Metrics:
         self.tasks = Gauge(
             "agentoperator_tasks", "Tasks of the event loop: a leak shows here first.", registry=registry
         )
+        self._build_signal_metrics(registry)
         ProcessCollector(registry=registry)
+
+    def _build_signal_metrics(self, registry: CollectorRegistry) -> None:
+        self.samples = Counter(
+            "agentoperator_samples_total", "Questions to replicas, by what came of them.", ["result"],
+            registry=registry,
+        )  # fmt: skip
+        for result in ("answered", "silent", "strange"):
+            self.samples.labels(result)
+        self.start_seconds = Histogram(
+            "agentoperator_replica_start_seconds", "Time of each phase of a replica's start.", ["phase"],
+            registry=registry, buckets=_START_BUCKETS,
+        )  # fmt: skip
+
+    def started(self, phases: Mapping[str, float]) -> None:
+        """A replica has started; seconds by phase."""
+        for phase, seconds in phases.items():
+            self.start_seconds.labels(phase).observe(seconds)
 
     def _build_queue_metrics(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str) -> Counter:
@@ -120,6 +140,55 @@ class Metrics:
     def count_agents_with(self, count: Callable[[], Mapping[tuple[str, str], int]]) -> None:
         """Count AgentDeployments by (status, reason) of Ready, when scraped and not before."""
         self.registry.register(_AgentCollector(count))
+
+    def measure_agents_with(self, measure: Callable[[], Iterable[Measured]]) -> None:
+        """Expose what is known of every agent's load, when scraped and not before."""
+        self.registry.register(_LoadCollector(measure))
+
+
+class Measured(NamedTuple):
+    """One agent's numbers, all replicas together."""
+
+    namespace: str
+    name: str
+    values: Mapping[str, float]
+    """By the keys of LOAD."""
+
+
+LOAD: Mapping[str, str] = {
+    "replicas_answering": "Ready replicas that answer.",
+    "requests_running": "Requests being answered.",
+    "requests_waiting": "Requests in the replicas' queues.",
+    "requests_held": "Requests that gateways hold.",
+    "queued_tokens": "Tokens of the waiting requests.",
+    "runs": "Agent runs that have not ended.",
+    "tool_waits": "Tool calls that have not come back.",
+    "tokens_per_second": "Generated tokens per second.",
+    "requests_per_second": "Requests that ended per second.",
+    "latency_p95_seconds": "95th percentile of the response time, of the slowest replica.",
+    "cpu_seconds": "CPU time of the replicas since they started.",
+    "memory_bytes": "Resident memory of the replicas.",
+    "gpu_utilization_ratio": "Mean use of the devices.",
+    "gpu_memory_bytes": "Device memory in use.",
+}
+"""What the operator knows of an agent: `agentoperator_agent_` and these."""
+
+
+class _LoadCollector(Collector):
+    """One pass over what is known, at scrape time."""
+
+    def __init__(self, measure: Callable[[], Iterable[Measured]]) -> None:
+        self._measure = measure
+
+    def collect(self) -> Iterable[Metric]:
+        families = {
+            key: GaugeMetricFamily(f"agentoperator_agent_{key}", text, labels=["namespace", "name"])
+            for key, text in LOAD.items()
+        }
+        for measured in self._measure():
+            for key, value in measured.values.items():
+                families[key].add_metric([measured.namespace, measured.name], value)
+        return families.values()
 
 
 class _AgentCollector(Collector):

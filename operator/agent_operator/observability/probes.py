@@ -6,7 +6,7 @@ proof that the loop turns; what else must hold is handed in as functions that na
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -17,10 +17,17 @@ Check = Callable[[], str]
 
 
 class ProbeServer:
-    """Serves /healthz, /readyz and /metrics. `host` empty: all addresses."""
+    """Serves /healthz, /readyz and /metrics, and `routes` beside them. `host` empty: all addresses."""
 
     def __init__(
-        self, registry: CollectorRegistry, *, healthy: Check, ready: Check, host: str, port: int
+        self,
+        registry: CollectorRegistry,
+        *,
+        healthy: Check,
+        ready: Check,
+        host: str,
+        port: int,
+        routes: Iterable[web.RouteDef] = (),
     ) -> None:
         self._registry = registry
         self._host = host or None
@@ -29,6 +36,7 @@ class ProbeServer:
         app.router.add_get("/healthz", _answer(healthy))
         app.router.add_get("/readyz", _answer(ready))
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_routes(routes)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
 
     async def start(self) -> None:

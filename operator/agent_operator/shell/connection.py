@@ -19,6 +19,14 @@ REQUEST_TIMEOUT_SECONDS = 15.0
 REQUEST_CONNECTIONS = 32
 
 
+def direct_session(limit: int) -> aiohttp.ClientSession:
+    """A session to pods and gateways: no credentials, no proxy, at most `limit` connections (0: any)."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=limit, ssl=False),
+        headers={"User-Agent": "agent-operator"},
+    )
+
+
 class Connection:
     """Sessions to one API server. Create inside the event loop; close when done."""
 

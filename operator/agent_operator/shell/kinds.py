@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from agent_operator.api.gateway import LABEL_SLICE_MANAGED_BY, MANAGED_BY
 from agent_operator.api.names import LABEL_AGENT, LABEL_SHARD
 
 
@@ -45,14 +46,24 @@ SERVICE = Kind("v1", "Service", "services")
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 POD = Kind("v1", "Pod", "pods")
+ENDPOINT_SLICE = Kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices")
+AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+SCALED_OBJECT = Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects")
+NODE = Kind("v1", "Node", "nodes")
+RESOURCE_QUOTA = Kind("v1", "ResourceQuota", "resourcequotas")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 EVENT = Kind("events.k8s.io/v1", "Event", "events")
 
-CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET)
+CHILDREN = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET, ENDPOINT_SLICE, AUTOSCALER)
 WATCHED = (AGENT, *CHILDREN, POD)
 """What is listed and watched; all but AGENT only where LABEL_AGENT exists."""
 
-_BY_NAME = {(k.api_version, k.kind): k for k in (*WATCHED, LEASE, EVENT)}
+_BY_NAME = {(k.api_version, k.kind): k for k in (*WATCHED, SCALED_OBJECT, LEASE, EVENT)}
+
+
+def watched(*, keda: bool) -> tuple[Kind, ...]:
+    """WATCHED, and where KEDA is used its kind, which other clusters do not have."""
+    return (*WATCHED, SCALED_OBJECT) if keda else WATCHED
 
 
 def kind_of(obj: Mapping[str, Any]) -> Kind:
@@ -74,6 +85,8 @@ def selector_of(kind: Kind, shard: str | None = None) -> str:
     `shard`: only what has this shard's label, "" for what has none; None for everything.
     """
     chosen = [] if kind == AGENT else [LABEL_AGENT]
+    if kind == ENDPOINT_SLICE:
+        chosen.append(f"{LABEL_SLICE_MANAGED_BY}={MANAGED_BY}")  # not those Kubernetes makes of our Services
     if shard is not None:
         chosen.append(f"{LABEL_SHARD}={shard}" if shard else f"!{LABEL_SHARD}")
     return ",".join(chosen)

@@ -10,11 +10,13 @@ waits up to NARRATION_SECONDS, and behind changes: often what it would say is ou
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from agent_operator.core.plan import Plan
+from agent_operator.core.signals import Signals
 from agent_operator.core.snapshot import ApplyFailure, Defaults, Snapshot
 from agent_operator.observability.logging import add_to_context
 from agent_operator.shell.execute import PERMANENT, Executor
@@ -57,6 +59,16 @@ class _Memory:
     """Generation for which children were written last."""
 
 
+class SignalSource(Protocol):
+    """Who knows of an agent what no object says."""
+
+    def of(self, key: Key, agent: Object, pods: Sequence[Object]) -> Signals:
+        """What is known now, after taking note of the agent and its pods."""
+
+    def forget(self, key: Key) -> None:
+        """The agent is gone."""
+
+
 class Reconciler:
     """Reconciles any AgentDeployment by key. `clock` is monotonic, in seconds."""
 
@@ -67,6 +79,7 @@ class Reconciler:
         executor: Executor,
         recorder: Recorder,
         warnings: PodWarnings,
+        signals: SignalSource,
         decide: Decide,
         defaults: Defaults,
         now: Callable[[], datetime],
@@ -76,6 +89,7 @@ class Reconciler:
         self._executor = executor
         self._recorder = recorder
         self._warnings = warnings
+        self._signals = signals
         self._decide = decide
         self._defaults = defaults
         self._now = now
@@ -92,6 +106,7 @@ class Reconciler:
         agent = self._store.get(AGENT, *key)
         if agent is None:
             self._memories.pop(key, None)
+            self._signals.forget(key)
             return Outcome()
         generation = agent["metadata"].get("generation")
         add_to_context(generation=generation)
@@ -123,7 +138,10 @@ class Reconciler:
         return _outcome(plan, wait, retry=retry, repeated=repeated)
 
     def _plan(self, memory: _Memory, agent: Object, warnings: tuple[Object, ...] = ()) -> Plan:
-        snapshot = build_snapshot(self._store, agent, self._defaults, memory.blocked, warnings)
+        snapshot = build_snapshot(
+            self._store, agent, self._defaults,
+            blocked=memory.blocked, warnings=warnings, signals=self._signals.of,
+        )  # fmt: skip
         return self._decide(snapshot, self._now())
 
     def _narration_wait(self, memory: _Memory, plan: Plan) -> float | None:

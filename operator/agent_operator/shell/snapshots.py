@@ -6,12 +6,13 @@ here once. The cache itself is generic and gets these functions handed in.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from agent_operator.api.names import GROUP, LABEL_AGENT
+from agent_operator.core.signals import NOTHING, Signals
 from agent_operator.core.snapshot import ApplyFailure, Defaults, Snapshot
-from agent_operator.shell.kinds import AGENT, Kind
+from agent_operator.shell.kinds import AGENT, ENDPOINT_SLICE, Kind
 from agent_operator.shell.kube import Object
 
 _BULKY_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
@@ -28,11 +29,21 @@ class Key(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
+SignalsOf = Callable[[Key, Object, Sequence[Object]], Signals]
+"""What is known of an agent beside its objects, given it and its pods."""
+
+
 class ReadyState(NamedTuple):
     """Status and reason of an agent's Ready condition: agents are counted by it."""
 
     status: str
     reason: str
+
+
+class GatewayPort(NamedTuple):
+    """A port of the gateway: the EndpointSlices that reserve it are found by it."""
+
+    port: int
 
 
 class Store(Protocol):
@@ -91,6 +102,9 @@ def index_values(obj: Mapping[str, Any]) -> Iterable[Hashable]:
     reference = owning_agent(obj)
     if reference is not None:
         yield ("owner", reference.get("uid"))
+    if obj.get("kind") == ENDPOINT_SLICE.kind:
+        for port in obj.get("ports") or ():
+            yield GatewayPort(port.get("port", 0))
     if obj.get("kind") == "Pod":
         meta = obj["metadata"]
         yield ("pods", meta["namespace"], (meta.get("labels") or {}).get(LABEL_AGENT))
@@ -121,17 +135,20 @@ def build_snapshot(
     store: Store,
     agent: Object,
     defaults: Defaults,
+    *,
     blocked: tuple[ApplyFailure, ...],
     warnings: tuple[Object, ...] = (),
+    signals: SignalsOf = lambda key, agent, pods: NOTHING,
 ) -> Snapshot:
     """Everything known about one agent, in a stable order."""
     meta = agent["metadata"]
     children = store.indexed(("owner", meta["uid"]))
-    pods = store.indexed(("pods", meta["namespace"], meta["name"]))
+    pods = tuple(sorted(store.indexed(("pods", meta["namespace"], meta["name"])), key=_by_kind_and_name))
     return Snapshot(
         agent=agent,
         children=tuple(sorted(children, key=_by_kind_and_name)),
-        pods=tuple(sorted(pods, key=_by_kind_and_name)),
+        pods=pods,
+        signals=signals(Key(meta["namespace"], meta["name"]), agent, pods),
         defaults=defaults,
         blocked=blocked,
         warnings=warnings,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runtime.access.keys import (
+from agent_runtime.api_keys import (
     Denied,
     KeyEntryError,
     KeyRing,

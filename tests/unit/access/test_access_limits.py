@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runtime.access.keys import Limits
 from agent_runtime.access.limits import (
     Limited,
     Usage,
@@ -17,6 +16,7 @@ from agent_runtime.access.limits import (
     release,
     retry_after,
 )
+from agent_runtime.api_keys import Limits
 
 SECONDS = st.floats(0, 600, allow_nan=False)
 

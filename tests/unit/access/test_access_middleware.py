@@ -17,10 +17,10 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from agent_runtime.access.gate import Gate, open_gate, principal_of, require_model, require_tool
-from agent_runtime.access.keys import Limits, Principal
 from agent_runtime.access.middleware import AccessMiddleware
 from agent_runtime.access.reload import KeySource
 from agent_runtime.api.errors import ApiError
+from agent_runtime.api_keys import Limits, Principal
 from agent_runtime.contract import AccessConfig
 from tests.support.asgi_server import serving
 from tests.support.waiting import wait_for

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent_runtime.access.keys import Denied, KeyRing, Principal, verify
 from agent_runtime.access.reload import GRACE_SECONDS, KeySource, Loaded, Unreadable, next_loaded
+from agent_runtime.api_keys import Denied, KeyRing, Principal, verify
 from tests.support.waiting import wait_for
 
 ONE, OTHER = "the-first-key-0123456789", "the-other-key-0123456789"

@@ -16,12 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agent_runtime.access.keys import Principal
 from agent_runtime.agent.service import AgentService
 from agent_runtime.agent.tools import function_tool
 from agent_runtime.api import errors
 from agent_runtime.api.agent_runs import routes
 from agent_runtime.api.disconnect import ClientGoneError
+from agent_runtime.api_keys import Principal
 from tests.support.loop_server import serving_here
 from tests.unit.agent.agents import Gate, agent, call, patiently, weather
 

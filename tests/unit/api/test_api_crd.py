@@ -144,7 +144,7 @@ def test_subresources_and_names_are_those_the_design_fixes() -> None:
     assert spec["names"]["shortNames"] == ["agents", "agent", "agd"]
     assert version["subresources"]["scale"]["labelSelectorPath"] == ".status.selector"
     assert [column["name"] for column in version["additionalPrinterColumns"] if not column["priority"]] == [
-        "Ready", "Model", "GPU", "Revision", "Status", "Age",
+        "Ready", "Model", "GPU", "Revision", "P95", "Tok/s", "Status", "Age",
     ]  # fmt: skip
 
 

@@ -124,13 +124,13 @@ def test_a_model_may_lie_in_any_place_a_uri_can_name(uri: str) -> None:
 
 
 def test_a_refusal_says_what_is_missing_and_what_to_do() -> None:
-    spec = AgentDeploymentSpec.model_validate({**MINIMAL, "autoscaling": {"maxReplicas": 2}})
+    spec = AgentDeploymentSpec.model_validate({**MINIMAL, "tuning": {"mode": "Auto"}})
 
     (field,) = unsupported(spec)
 
-    assert field.path == "spec.autoscaling"
+    assert field.path == "spec.tuning.mode"
     assert "not supported by this version" in field.why
-    assert field.remedy == "remove it and set replicas"
+    assert field.remedy == "use Disabled"
 
 
 def test_every_missing_feature_is_reported_at_once() -> None:

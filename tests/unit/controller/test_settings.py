@@ -108,3 +108,15 @@ def test_the_process_ends_with_two_and_only_the_message() -> None:
     assert ended.stdout == ""
     assert ended.stderr.startswith("invalid settings:\n")
     assert "Traceback" not in ended.stderr
+
+
+def test_keda_is_off_until_asked_for_and_then_needs_a_prometheus() -> None:
+    assert load_settings([], IMAGE).keda_enabled is False
+    with pytest.raises(SettingsError, match="AGENT_OPERATOR_KEDA_PROMETHEUS_ADDRESS is not set"):
+        load_settings(["--keda-enabled"], IMAGE)
+    with pytest.raises(SettingsError, match="KEDA_PROMETHEUS_ADDRESS"):
+        load_settings([], IMAGE | {"AGENT_OPERATOR_KEDA_PROMETHEUS_ADDRESS": "prometheus:9090"})
+
+    settings = load_settings(["--keda-enabled", "--keda-prometheus-address=http://p:9090/prefix"], IMAGE)
+
+    assert settings.keda_prometheus_address == "http://p:9090/prefix"

@@ -16,6 +16,7 @@ from tests.property.world import START, UID
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = Path(__file__).parent / "golden"
+DEFAULTS = Defaults("registry.example.com/runtime:1", "http://prometheus.monitoring.svc:9090")
 INPUTS = sorted([*(ROOT / "examples").glob("*.yaml"), *(GOLDEN / "inputs").glob("*.yaml")])
 
 
@@ -26,7 +27,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def children(path: Path) -> list[dict[str, Any]]:
-    plan = reconcile(Snapshot(load(path), (), (), Defaults("registry.example.com/runtime:1")), START)
+    plan = reconcile(Snapshot(load(path), (), (), DEFAULTS), START)
     return [write.object for write in plan.writes if isinstance(write, Apply)]
 
 

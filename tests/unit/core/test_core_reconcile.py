@@ -242,7 +242,7 @@ def test_an_agent_that_is_being_deleted_is_left_to_the_garbage_collector() -> No
 def test_a_feature_that_is_not_built_is_refused_by_name_and_what_runs_is_left_alone() -> None:
     world = gpu_world()
     before = deepcopy(world.objects)
-    world.change(autoscaling={"maxReplicas": 4}, model=NEW_MODEL)
+    world.change(tuning={"mode": "Auto"}, model=NEW_MODEL)
     plan = world.step()
     assert plan.writes == ()
     assert world.objects == before
@@ -250,8 +250,8 @@ def test_a_feature_that_is_not_built_is_refused_by_name_and_what_runs_is_left_al
     assert told(world, "Stalled") == ("True", "FeatureNotSupported")
     assert told(world, "Reconciling")[0] == "False"
     message = world.condition("Ready")["message"]
-    assert "spec.autoscaling" in message
-    assert "remove it" in message
+    assert "spec.tuning" in message
+    assert "use Disabled" in message
     assert f"Revision {world.selected} keeps running" in message
     assert (world.agent["status"]["readyReplicas"], world.agent["status"]["observedGeneration"]) == (1, 2)
     assert [(e.type, e.reason) for e in plan.events] == [("Warning", "FeatureNotSupported")]
@@ -283,9 +283,9 @@ def test_a_spec_that_the_schema_would_have_refused_is_told_by_path(spec: dict[st
 
 def test_a_spec_made_good_again_goes_on() -> None:
     world = gpu_world()
-    world.change(autoscaling={"maxReplicas": 4})
+    world.change(tuning={"mode": "Auto"})
     world.settle()
-    world.change(autoscaling=None)
+    world.change(tuning=None)
     world.settle()
     assert told(world) == ("True", "Ready")
     assert told(world, "Stalled") == ("False", "AsExpected")

@@ -14,6 +14,7 @@ from agent_runtime.llm.base import GenerationError, Result, Sampling
 from agent_runtime.llm.paged import PagedEngine, sharing_weights
 from agent_runtime.llm.row import Row
 from agent_runtime.llm.sampling import RowSampler
+from agent_runtime.progress import Progress
 from tests.unit.engine.engines import Asked, Codec, Engine
 from tests.unit.engine.models import VOCABULARY, build
 
@@ -129,6 +130,25 @@ def test_cancelled_and_late_rows_leave(engines: Both) -> None:
 
     codes = [outcome.code for outcome in outcomes if isinstance(outcome, GenerationError)]
     assert codes == ["cancelled", "deadline_exceeded"]
+
+
+def test_rows_that_are_given_up_do_not_hide_that_the_manager_hangs(
+    engines: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    engines.paged._progress = progress = Progress(lambda: now)
+    monkeypatch.setattr(engines.paged.manager, "add_request", lambda *given, **named: "taken, and forgotten")
+    engines.ask(PROMPTS[0])
+    given_up = engines.ask(PROMPTS[1])
+    now = 70.0
+
+    given_up.row.cancelled = True
+
+    assert isinstance(given_up.outcome(), GenerationError)
+    end = time.monotonic() + 60
+    while progress.activity().running > 1 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert (progress.activity().running, progress.activity().idle_seconds) == (1, 70)
 
 
 def test_a_top_k_above_the_vocabulary_kills_nobody(engines: Both) -> None:

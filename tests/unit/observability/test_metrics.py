@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prometheus_client import generate_latest
 
-from agent_operator.observability.metrics import Metrics
+from agent_operator.observability.metrics import LOAD, Measured, Metrics
 
 GOLDEN = Path(__file__).with_name("metrics.golden")
 
@@ -15,6 +15,8 @@ def exposed() -> list[str]:
     metrics = Metrics()
     metrics.set_build_info("1.2.3")
     metrics.count_agents_with(lambda: {("True", "Serving"): 2, ("False", "ModelNotFound"): 1})
+    metrics.measure_agents_with(lambda: [Measured("default", "geography", dict.fromkeys(LOAD, 1.0))])
+    metrics.started({"load": 1.0})
     metrics.leader.labels("agent-operator").set(1)
     metrics.cached.labels("Pod").set(1)
     metrics.events.labels("posted").inc()

@@ -68,7 +68,9 @@ def load_controlled(config: RuntimeConfig, opening: Opening) -> Backend:
     from agent_runtime.llm.load import load_model
     from agent_runtime.llm.local import LocalBackend, make_decoder
 
-    loaded = load_model(config.model, config.gpu_requested, opening.on_phase, opening.on_download)
+    loaded = load_model(
+        config.model, config.gpu_requested, opening.on_phase, opening.on_download, opening.on_weights
+    )
     poison = frozenset(loaded.tokenizer(POISON, add_special_tokens=False)["input_ids"])
 
     class Controlled:

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from agent_runtime.access.gate import Gate
 from agent_runtime.access.reload import KeySource
 from agent_runtime.api.admin import Admin, admin_app, from_this_host, token_matches
+from agent_runtime.api.long_poll import Changes, LongPoll, Moment
 from agent_runtime.contract import AdminConfig, Parameters
 from agent_runtime.observability import logging as runtime_logging
 from agent_runtime.observability.metrics import Metrics
@@ -44,6 +45,7 @@ class World:
                     state="READY", since=1.0, uptime_seconds=2.0, model=ModelFacts(served_name="geo"),
                     parameters=self.parameters.value,
                 ),
+                polls=LongPoll(Changes(), lambda: Moment(0, "READY")),
                 gate=gate,
                 routes=[Route("/health/live", self.live)],
                 on_change=self.metrics.parameters_changed,
@@ -88,6 +90,23 @@ def test_metrics_stats_and_probes_are_there_for_everybody(http: httpx2.Client) -
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert stats is not None and stats.model.served_name == "geo"
     assert http.get("/health/live").text == "alive"
+
+
+@pytest.mark.parametrize(
+    ("query", "param"), [("wait=5", "load"), ("wait=x&load=0", "wait"), ("wait=1&load=0&state=x", "state")]
+)
+def test_a_poll_that_cannot_be_understood_is_refused_by_name(
+    http: httpx2.Client, query: str, param: str
+) -> None:
+    assert error(http.get(f"/stats?{query}")) == (400, "invalid_value", param)
+
+
+def test_a_poll_is_answered_with_the_record(http: httpx2.Client) -> None:
+    polled = Stats.decode(http.get("/stats?wait=0.01&load=0").content)
+
+    assert polled is not None and polled.state == "READY"
+    assert Stats.decode(http.get("/stats?wait=60&load=1").content) == polled
+    assert Stats.decode(http.get("/stats?wait=60&load=0&state=LOADING").content) == polled
 
 
 def test_parameters_are_shown_changed_and_remembered(world: World, http: httpx2.Client) -> None:

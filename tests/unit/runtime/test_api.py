@@ -276,7 +276,22 @@ def test_stats_tell_the_operator_what_the_server_does(server: Server) -> None:
     assert stats["model"]["device"] == "cpu"
     assert stats["load"]["rows_possible"] == 4
     assert stats["latency"]["end_to_end"]["count"] >= 1
-    assert stats["load_phases"]["first_token"] > 0
+    assert stats["progress"] in ("Idle", "Busy")
+
+
+def test_the_phases_of_the_start_add_up_and_are_metrics_too(server: Server) -> None:
+    stats = server.stats()
+
+    phases = stats["load_phases"]
+    whole = sum(phases[name] for name in ("start", "fetch", "load", "warmup", "agent"))
+    assert whole == pytest.approx(phases["ready"], abs=0.01)
+    assert phases["import"] <= phases["start"] < stats["uptime_seconds"]
+    assert phases["weights"] <= phases["load"]
+    assert 0 < phases["first_token"] <= phases["warmup"]
+    assert stats["weights_read"] == 1.0
+    for name, seconds in phases.items():
+        metric = server.metric(f'agent_runtime_load_seconds{{phase="{name}"}}')
+        assert metric == pytest.approx(seconds, abs=0.001)
 
 
 def test_the_served_model_is_listed_with_where_it_runs(client: openai.OpenAI, server: Server) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -118,36 +119,81 @@ async def test_a_poisoned_request_among_sixteen_fails_alone(server: Server) -> N
     assert wrong == []
 
 
-async def test_a_hung_engine_is_found_by_liveness_and_a_saturated_one_is_not(
+@dataclass
+class Watched:
+    """What the probes and the record said, one look after the other."""
+
+    live: list[int] = field(default_factory=list)
+    ready: list[int] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    async def look(self, server: Server) -> str:
+        """Asks once; the engine's progress in one word."""
+        for path, found in (("live", self.live), ("ready", self.ready)):
+            answer = await asyncio.to_thread(server.admin.get, f"/health/{path}")
+            found.append(answer.status_code)
+        self.records.append(await asyncio.to_thread(server.stats))
+        return str(self.records[-1]["progress"])
+
+
+STALL_SECONDS = 5.0
+
+
+def in_one_word(engine: dict[str, Any]) -> str:
+    """What the word must be by the figures beside it."""
+    if engine["busy"] == 0:
+        return "Idle"
+    return "Stalled" if engine["idle_seconds"] >= STALL_SECONDS else "Busy"
+
+
+async def test_a_hung_engine_is_found_by_every_witness_and_a_saturated_one_by_none(
     tmp_path: Path, geography: Path
 ) -> None:
     parameters = {"max_concurrency": 4, "max_queued_requests": 100}
-    config = write_config(tmp_path, geography, parameters=parameters, stall_seconds=5.0)
+    config = write_config(tmp_path, geography, parameters=parameters, stall_seconds=STALL_SECONDS)
     with Server(tmp_path, "--config", str(config), module=CONTROLLED) as server:
         server.wait_ready()
-        probes: list[int] = []
+        saturated, hung = Watched(), Watched()
 
-        async def busy() -> None:
-            body = post(CHAT, asking("List the continents."))
-            asked = [asyncio.create_task(exchange(server.url, body)) for _ in range(32)]
-            while not all(task.done() for task in asked):
-                probe = await asyncio.to_thread(server.http.get, "/health/live")
-                probes.append(probe.status_code)
-
-        await busy()
+        body = post(CHAT, asking("List the continents."))
+        asked = [asyncio.create_task(exchange(server.url, body)) for _ in range(32)]
+        while not all(task.done() for task in asked):
+            await saturated.look(server)
         server.touch("hold")
         hanging = asyncio.create_task(exchange(server.url, post(CHAT, asking(FRANCE))))
-        hung = await asyncio.to_thread(
-            wait_for,
-            "liveness false",
-            lambda: (probe := server.http.get("/health/live")).status_code == 503 and probe.json(),
-        )
+        while await hung.look(server) != "Stalled":
+            assert len(hung.records) < 10_000
+        await hung.look(server)
+        reason = server.http.get("/health/live").json()["reason"]
         server.clear("hold")
         answer = await hanging
+        idle(server)
 
-        assert set(probes) == {200}
-        assert "no token for" in hung["reason"]
+        assert set(saturated.live) == set(saturated.ready) == {200}
+        assert {record["progress"] for record in saturated.records} <= {"Busy", "Idle"}
+        assert "Busy" in {record["progress"] for record in saturated.records}
+        assert (hung.live[0], hung.ready[0], hung.live[-1], hung.ready[-1]) == (200, 200, 503, 503)
+        told = [*saturated.records, *hung.records]
+        assert [record["progress"] for record in told] == [in_one_word(record["engine"]) for record in told]
+        assert "no token for" in reason
         assert said(answer) == "Paris"
+        assert (server.stats()["progress"], server.http.get("/health/ready").status_code) == ("Idle", 200)
+
+
+async def test_a_poll_hears_of_a_stall_that_begins_while_it_waits(tmp_path: Path, geography: Path) -> None:
+    config = write_config(tmp_path, geography, stall_seconds=STALL_SECONDS)
+    with Server(tmp_path, "--config", str(config), module=CONTROLLED) as server:
+        server.wait_ready().touch("hold")
+        asked = asyncio.create_task(exchange(server.url, post(CHAT, asking(FRANCE))))
+        words, load = [""], 0
+        while words[-1] != "Stalled":  # a poll that hears of nothing takes longer than this client waits
+            answer = await asyncio.to_thread(server.admin.get, f"/stats?wait=60&load={load}", timeout=45)
+            words.append(answer.json()["progress"])
+            load = answer.json()["load"]["running"]
+        server.clear("hold")
+
+        assert "Idle" not in words
+        assert said(await asked) == "Paris"
 
 
 # A remote model

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from agent_runtime.contract import FailureCode, TerminationReport
@@ -85,6 +86,65 @@ def test_a_hung_engine_fails_liveness_and_a_busy_one_does_not(server: Server) ->
     assert "1 request(s) running and no token" in hung["reason"]
     assert hung["state"] == "READY"
     assert alive.status_code == 200
+
+
+def test_a_hung_engine_is_not_ready_and_says_so_and_is_ready_again_once_it_goes_on(server: Server) -> None:
+    server.touch("hold")
+    asked = Background(lambda: server.chat(CONTINENTS))
+    running(server)
+
+    hung = wait_for(
+        "readiness false", lambda: (r := server.http.get("/health/ready")).status_code == 503 and r.json()
+    )
+    stalled = server.stats()
+    startup = server.http.get("/health/startup").status_code
+    server.clear("hold")
+    asked.result()
+
+    assert "1 request(s) running and no token" in hung["reason"]
+    assert (stalled["progress"], stalled["engine"]["busy"]) == ("Stalled", 1)
+    assert startup == 200
+    wait_for("idle", lambda: server.stats()["progress"] == "Idle")
+    assert server.http.get("/health/ready").status_code == 200
+
+
+# Polls of /stats that wait
+
+
+def poll(server: Server, load: int, state: str = "READY") -> httpx2.Response:
+    """Waits for news as long as it may: an answer without any would come after a minute, with this load."""
+    return server.admin.get("/stats", params={"wait": 60, "load": load, "state": state})
+
+
+def test_a_first_request_and_its_end_are_news_to_a_poll(server: Server) -> None:
+    polling = Background(lambda: poll(server, 0))
+    server.touch("hold")
+    asked = Background(lambda: server.chat(FRANCE))
+
+    first = polling.result().json()["load"]
+    polling = Background(lambda: poll(server, 1))
+    server.clear("hold")
+    last = polling.result().json()
+    while last["load"]["running"]:  # that it had stalled was news, too
+        last = poll(server, 1).json()
+
+    assert text(asked.result()) == "Paris"
+    assert first["running"] == 1
+
+
+def test_polls_whose_clients_left_leave_nothing_behind(server: Server) -> None:
+    before = server.tasks()
+    host, port = server.admin_url.removeprefix("http://").split(":")
+    leavers = [socket.create_connection((host, int(port))) for _ in range(16)]
+    for leaver in leavers:
+        leaver.sendall(b"GET /stats?wait=60&load=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+    wait_for("all of them wait", lambda: len([t for t in server.tasks() if "LongPoll.hold" in t]) == 16)
+
+    for leaver in leavers:
+        leaver.close()
+
+    wait_for("they are gone", lambda: not [task for task in server.tasks() if "LongPoll.hold" in task])
+    wait_for("nothing is left", lambda: len(server.tasks()) <= len(before))
 
 
 def test_an_idle_engine_is_alive_longer_than_the_stall_time(server: Server) -> None:
@@ -185,6 +245,26 @@ def test_sigterm_lets_running_requests_finish_and_turns_new_ones_away(
         assert streamed.result().text.endswith("data: [DONE]\n\n")
         assert server.wait_exit() == 0
         assert not server.report.exists()
+
+
+def test_polls_are_answered_at_sigterm_and_hold_up_no_exit(tmp_path: Path, geography: Path) -> None:
+    with start(tmp_path, geography) as server:
+        server.wait_ready().touch("hold")
+        asked = Background(lambda: server.chat(FRANCE))
+        running(server)
+        waiting = Background(lambda: poll(server, 1))
+        wait_for("it waits", lambda: any("LongPoll.hold" in task for task in server.tasks()))
+
+        server.process.send_signal(signal.SIGTERM)
+        told = waiting.result().json()
+        until_the_end = Background(lambda: poll(server, 1, "DRAINING"))
+        wait_for("it waits", lambda: any("LongPoll.hold" in task for task in server.tasks()))
+        server.clear("hold")
+
+        assert (told["state"], told["load"]["running"]) == ("DRAINING", 1)
+        assert until_the_end.result().json()["load"]["running"] == 0
+        assert text(asked.result()) == "Paris"
+        assert server.wait_exit() == 0
 
 
 def test_a_drain_is_bounded_even_when_the_engine_hangs(tmp_path: Path, geography: Path) -> None:

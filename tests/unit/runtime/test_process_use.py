@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
-from typing import Any
+import os
+import time
 
 import psutil
 import pytest
 
-from agent_runtime.observability.process import CACHE_SECONDS, Gpu, GpuReader, ProcessReader, memory_limit
+from agent_runtime.observability.process import ProcessReader, memory_limit, process_age, process_started
 
 UNLIMITED_V1 = "9223372036854771712\n"
 
@@ -58,71 +57,16 @@ def test_the_smallest_limit_on_the_way_up_counts(files: dict[str, str], bytes_: 
     assert memory_limit(files.get) == bytes_
 
 
-class FakeNvml:
-    """A driver with one whole device and one MIG instance, which has no utilisation."""
+def test_the_process_began_when_another_reader_says_so() -> None:
+    age = time.monotonic() - process_started()
 
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self) -> None:
-        self.reads = 0
-
-    def nvmlInit(self) -> None:  # noqa: N802
-        pass
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        self.reads += 1
-        return 2
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        return index
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:  # noqa: N802
-        return SimpleNamespace(used=10 + handle, total=80)
-
-    def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:  # noqa: N802
-        if handle == 1:
-            raise self.NVMLError
-        return SimpleNamespace(gpu=50)
-
-    def nvmlDeviceGetName(self, handle: int) -> Any:  # noqa: N802
-        return b"H100" if handle == 0 else "MIG 1g.10gb"
+    assert age == pytest.approx(time.time() - psutil.Process().create_time(), abs=2)
 
 
-def test_devices_are_read_through_nvml_and_not_more_often_than_they_change(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    nvml = FakeNvml()
-    monkeypatch.setitem(sys.modules, "pynvml", nvml)  # type: ignore[arg-type]
-    now = 0.0
-    reader = GpuReader(clock=lambda: now)
+@pytest.mark.parametrize("name", ["python", "a b", ") 1 (2"])
+def test_the_age_of_a_process_is_read_whatever_its_name(name: str) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    stat = f"7 ({name}) S " + " ".join(str(number) for number in range(4, 22)) + f" {100 * ticks} 1 2"
 
-    for _ in range(10):
-        gpus = reader.read()
-
-    assert gpus == (Gpu(0, "H100", 10, 80, 0.5), Gpu(1, "MIG 1g.10gb", 11, 80, None))
-    assert nvml.reads == 1
-    now += CACHE_SECONDS
-    reader.read()
-    assert nvml.reads == 2
-
-
-def test_without_nvml_torch_is_asked_only_once_it_has_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    cuda = SimpleNamespace(
-        is_initialized=lambda: False, device_count=lambda: 1, mem_get_info=lambda index: (30, 80),
-        get_device_name=lambda index: "H100",
-    )  # fmt: skip
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))  # type: ignore[arg-type]
-    assert GpuReader().read() == ()
-
-    cuda.is_initialized = lambda: True
-
-    assert GpuReader().read() == (Gpu(0, "H100", 50, 80, None),)
-
-
-def test_without_a_device_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
-
-    assert GpuReader().read() == ()
+    assert process_age(stat, 107.5) == 7.5
+    assert process_age(stat, 99.0) == 0.0

@@ -63,6 +63,18 @@ def test_a_second_generation_does_not_hide_that_the_first_hangs() -> None:
             assert progress.activity().idle_seconds == 70
 
 
+def test_a_request_given_up_beside_a_hung_engine_does_not_make_it_look_alive() -> None:
+    clock = Clock()
+    progress = Progress(clock)
+    progress.begin()
+    progress.begin()
+    clock.now += 70
+
+    progress.end(stepped=False)
+
+    assert (progress.activity().running, progress.activity().idle_seconds) == (1, 70)
+
+
 @pytest.mark.parametrize(
     ("ahead", "slots", "mean", "expected"),
     [(0, 1, 0.01, 1), (3, 1, 2.0, 8), (3, 4, 2.0, 2), (100, 1, 10.0, 60)],

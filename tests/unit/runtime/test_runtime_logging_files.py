@@ -239,7 +239,7 @@ def test_a_wrong_call_of_the_logger_is_not_mistaken_for_a_full_disk(
 
 
 def test_a_new_api_key_never_reaches_the_log() -> None:
-    from agent_runtime.access.keys import new_key
+    from agent_runtime.api_keys import new_key
 
     stream, key = io.StringIO(), new_key().key
     runtime_logging.configure("info", stream)

@@ -16,8 +16,8 @@ from agent_runtime.llm.base import Result, Sampling
 from agent_runtime.observability import log_output
 from agent_runtime.observability import metric_table as names
 from agent_runtime.observability.agent_recorder import AgentRecorder
+from agent_runtime.observability.gpu import Gpu
 from agent_runtime.observability.metrics import Metrics
-from agent_runtime.observability.process import Gpu
 from agent_runtime.observability.recorder import Recorder
 from agent_runtime.state import State
 from agent_runtime.stats import LoadFacts

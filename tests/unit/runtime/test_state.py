@@ -11,11 +11,13 @@ from agent_runtime.state import (
     InvalidTransitionError,
     State,
     Status,
+    Work,
     liveness,
     may,
     readiness,
     startup,
     transition,
+    work,
 )
 
 IDLE = Activity(running=0, idle_seconds=9999)
@@ -54,7 +56,7 @@ def test_each_state_has_one_answer_for_each_probe(
 ) -> None:
     status = reached(*path)
 
-    assert (startup(status).ok, readiness(status).ok, liveness(status, IDLE, 60).ok) == expected
+    assert (startup(status).ok, readiness(status, IDLE, 60).ok, liveness(status, IDLE, 60).ok) == expected
 
 
 @given(st.lists(st.sampled_from(list(State)), max_size=12))
@@ -68,8 +70,8 @@ def test_no_sequence_of_moves_leaves_the_graph_or_returns_from_the_end(moves: li
             with pytest.raises(InvalidTransitionError):
                 transition(status, to, float(number), "")
         was_final = was_final or status.state is State.FAILED
-        assert not (readiness(status).ok and not startup(status).ok)
-        assert not (readiness(status).ok and not liveness(status, IDLE, 60).ok)
+        assert not (readiness(status, IDLE, 60).ok and not startup(status).ok)
+        assert not (readiness(status, IDLE, 60).ok and not liveness(status, IDLE, 60).ok)
 
 
 @given(running=st.integers(1, 100), idle=st.floats(0, 1e6), stall=st.floats(0.1, 1e4))
@@ -77,6 +79,23 @@ def test_busy_is_alive_exactly_while_tokens_come(running: int, idle: float, stal
     verdict = liveness(reached(*READY), Activity(running, idle), stall)
 
     assert verdict.ok == (idle < stall)
+
+
+@given(running=st.integers(0, 100), idle=st.floats(0, 1e6), stall=st.floats(0.1, 1e4))
+def test_one_word_for_progress_says_what_both_probes_say(running: int, idle: float, stall: float) -> None:
+    activity = Activity(running, idle)
+
+    found = work(activity, stall)
+
+    assert (found is Work.STALLED) == (not liveness(reached(*READY), activity, stall).ok)
+    assert (found is Work.STALLED) == (not readiness(reached(*READY), activity, stall).ok)
+    assert (found is Work.IDLE) == (running == 0)
+
+
+def test_a_runtime_that_drains_is_not_ready_for_that_reason_stalled_or_not() -> None:
+    draining = readiness(reached(*DRAINING), Activity(1, 61), 60)
+
+    assert (draining.ok, draining.reason) == (False, reached(*DRAINING).reason)
 
 
 @given(idle=st.floats(0, 1e9), stall=st.floats(0.1, 1e4))

@@ -21,6 +21,7 @@ from agent_operator.shell.reconciler import NARRATION_SECONDS, Outcome, Reconcil
 from agent_operator.shell.recorder import Recorder
 from agent_operator.shell.snapshots import Key, index_values
 from tests.fakes.kube import FakeApiServer
+from tests.fakes.signals import NoSignals
 
 GEO = Key("ns", "geo")
 
@@ -44,6 +45,7 @@ class Bench:
             executor=Executor(kube, self.cache, metrics),
             recorder=Recorder(kube, metrics, instance="test", clock=lambda: 0.0),
             warnings=PodWarnings(kube),
+            signals=NoSignals(),
             decide=remember,
             defaults=Defaults(runtime_image="runtime:1"),
             now=lambda: datetime(2026, 1, 1, tzinfo=UTC),

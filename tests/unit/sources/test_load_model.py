@@ -97,11 +97,18 @@ def test_of_an_architecture_that_is_both_the_configuration_decides(
 
 def test_phases_are_told_in_order_and_a_folder_has_no_download(geography: Path) -> None:
     told: list[tuple[str, float]] = []
+    shares: list[float] = []
 
-    loaded = load_model(local(geography), on_phase=lambda name, seconds: told.append((name, seconds)))
+    loaded = load_model(
+        local(geography),
+        on_phase=lambda name, seconds: told.append((name, seconds)),
+        on_weights=shares.append,
+    )
 
     assert [name for name, _ in told] == LOCAL_PHASES
     assert dict(told) == loaded.phases
+    assert shares == sorted(set(shares)) and (shares[0], shares[-1]) == (0.0, 1.0)
+    assert 2 < len(shares) <= 101
 
 
 def test_a_hub_repository_is_downloaded_and_loaded(hub: Hub, geography: Path) -> None:

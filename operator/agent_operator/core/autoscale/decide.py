@@ -82,8 +82,16 @@ def _proposals(
     window = f"over the last {policy.stable_seconds:g} s"
     in_flight = "held" if memory.ready == 0 and signals.latest > 0 else "in flight"
     yield _carried(
-        signals.mean, f"{_count(signals.mean)} {in_flight} {window}", each, policy, current, signals.noise
+        signals.mean,
+        f"{_count(signals.mean)} {in_flight} {window}",
+        each,
+        policy,
+        current,
+        noise=signals.noise,
     )
+    if memory.ready == 0 and signals.latest > signals.fast:
+        # Nobody answers: what is held is there until somebody does, so it is no noise.
+        yield _carried(signals.latest, f"{_count(signals.latest)} held now", each, policy, current)
     if signals.fast > signals.mean:
         text = f"{_count(signals.fast)} {in_flight} now, {signals.mean:.3g} {window}"
         yield _carried(signals.fast, text, each, policy, current)
@@ -93,7 +101,7 @@ def _proposals(
     ahead = _forecast(signals.level, signals.slope, lead, signals.mean)
     if ahead > signals.mean and not _backlog(memory, signals, policy):
         text = f"{_count(ahead)} in flight expected in {lead:.0f} s, when a new replica would serve"
-        yield _carried(ahead, text, each, policy, current, signals.noise)
+        yield _carried(ahead, text, each, policy, current, noise=signals.noise)
     if policy.target_queued_tokens:
         text = f"{signals.tokens:.0f} prompt tokens waiting"
         yield _carried(signals.tokens, text, policy.target_queued_tokens, policy, current)
@@ -102,8 +110,8 @@ def _proposals(
         yield _Proposal(memory.by_latency, f"{text}: {_replicas(memory.by_latency)}")
 
 
-def _carried(  # noqa: PLR0917
-    load: float, text: str, each: float, policy: Policy, current: int, noise: float = 0.0
+def _carried(
+    load: float, text: str, each: float, policy: Policy, current: int, *, noise: float = 0.0
 ) -> _Proposal:
     """The replicas that a load needs; what the current ones carry within the tolerance needs no more.
 

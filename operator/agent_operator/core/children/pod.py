@@ -9,7 +9,12 @@ GPU or the size of the model: the size is not known before the pull, and what di
 network and the disk; a deadline that is too short kills healthy loads for ever, one that is too long
 only delays the restart of a hung one. A runtime that fails says so and exits, it does not wait.
 
-Probes ask the admin port, which answers when the serving port has no connection left to give.
+Probes ask the admin port, which answers when the serving port has no connection left to give. The runtime
+itself says when its engine has stalled (health.stallSeconds), so a refusal is news and not noise: three in
+LIVENESS_PERIOD_SECONDS each end a hung engine within ten seconds of its stall, and one or two after a blip
+end nothing. An answer that does not come is another thing: a busy server short of CPU answers late. It gets
+PROBE_TIMEOUT_SECONDS, which may be longer than the period (the kubelet sends one probe after the other), so
+only half a minute without any answer ends a server whose engine may well be computing.
 
 End: the pod first leaves the endpoints (PRE_STOP_SECONDS, so no new request finds a closed port), then
 drains for the seconds it was told, and is only then killed.
@@ -34,6 +39,9 @@ from agent_runtime.contract import ADMIN_PORT, CACHE_PATH, HTTP_PORT
 USER_ID = 65532
 STARTUP_DEADLINE_SECONDS = 1800
 STARTUP_PERIOD_SECONDS = 1
+LIVENESS_PERIOD_SECONDS = 3
+LIVENESS_FAILURES = 3
+PROBE_TIMEOUT_SECONDS = 10
 PRE_STOP_SECONDS = 5
 EXIT_MARGIN_SECONDS = 10
 GRACE_SECONDS = math.ceil(PRE_STOP_SECONDS + DRAIN_SECONDS + EXIT_MARGIN_SECONDS)
@@ -76,7 +84,7 @@ def _container(
             {"name": ADMIN_PORT_NAME, "containerPort": ADMIN_PORT, "protocol": "TCP"},
         ],
         "env": _environment(model),
-        "resources": _resources(spec),
+        "resources": resources(spec),
         **_probes(spec),
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
         "securityContext": {
@@ -106,9 +114,9 @@ def _probes(spec: AgentDeploymentSpec) -> dict[str, Any]:
         },
         "livenessProbe": {
             "httpGet": {"path": "/health/live", "port": ADMIN_PORT_NAME},
-            "periodSeconds": 10,
-            "timeoutSeconds": 5,
-            "failureThreshold": 3,
+            "periodSeconds": LIVENESS_PERIOD_SECONDS,
+            "timeoutSeconds": PROBE_TIMEOUT_SECONDS,
+            "failureThreshold": LIVENESS_FAILURES,
         },
     }
 
@@ -121,7 +129,8 @@ def _environment(model: ModelUri | None) -> list[dict[str, Any]]:
     return environment
 
 
-def _resources(spec: AgentDeploymentSpec) -> dict[str, Any]:
+def resources(spec: AgentDeploymentSpec) -> dict[str, Any]:
+    """Requests and limits of the runtime container, before the user's template is laid over it."""
     if spec.resources is None:
         return {}
     limits = _amounts(spec.resources.limits)

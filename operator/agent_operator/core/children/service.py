@@ -5,6 +5,7 @@ The one idea: it selects the pods of one revision, so moving traffic is one writ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from agent_operator.api.names import RUNTIME_PORT_NAME
@@ -14,15 +15,15 @@ from agent_operator.core.children.metadata import Owner, metadata
 PORT = 80
 
 
-def service(owner: Owner, revision: str) -> dict[str, Any]:
-    """The Service `<agent>`, in front of the pods of `revision`."""
+def service(owner: Owner, revision: str, besides: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The Service `<agent>`, in front of the pods of `revision`; `besides` is added to the selector."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(owner, naming.agent_stem(owner.name)),
         "spec": {
             "type": "ClusterIP",
-            "selector": naming.selector(owner.name, revision),
+            "selector": {**naming.selector(owner.name, revision), **(besides or {})},
             "ports": [{"name": "http", "port": PORT, "protocol": "TCP", "targetPort": RUNTIME_PORT_NAME}],
         },
     }

@@ -1,4 +1,5 @@
-"""API keys: what an entry says, and who a presented key belongs to. Layer: access, pure: pydantic only.
+"""API keys: what an entry says, and who a presented key belongs to. Layer: shared, pure: pydantic only;
+the runtime admits by it, and so does the operator's gateway before it holds a request.
 
 The one idea: a key is a long random string, so its plain SHA-256 is all that is kept. Stretching (bcrypt,
 argon2) buys time against guessing the words people choose; against 256 random bits there is nothing to guess,
@@ -92,6 +93,14 @@ class Denied:
     """Why a presented key is not accepted."""
 
     code: Literal["missing_api_key", "invalid_api_key", "expired_api_key"]
+
+
+WORDS: Mapping[str, str] = {
+    "missing_api_key": "No API key was sent: send it as `Authorization: Bearer KEY`.",
+    "invalid_api_key": "The API key is not known here. Check it, or ask whoever runs this server for one.",
+    "expired_api_key": "The API key has expired. Ask whoever runs this server for a new one.",
+}
+"""What a client is told, by the code of Denied. The key is never repeated."""
 
 
 class _Entry(BaseModel):

@@ -1,0 +1,1 @@
+"""The gateway beside nginx as a plain reverse proxy. Layer: tooling."""
