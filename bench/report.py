@@ -8,6 +8,7 @@ from typing import Any
 
 from bench import plots
 from bench.claim import RESULTS
+from bench.scaling import page as scaling_page
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
@@ -69,4 +70,5 @@ def page() -> str:
 
 def write() -> None:
     plots.draw()
+    scaling_page.write()
     PAGE.write_text(page())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.claim import Claim
-from bench.claims import agent, gateway, install, operator, runtime
+from bench.claims import agent, gateway, install, operator, runtime, scaling
 
 CLAIMS: tuple[Claim, ...] = (
     *operator.CLAIMS,
@@ -11,4 +11,5 @@ CLAIMS: tuple[Claim, ...] = (
     *install.CLAIMS,
     *runtime.CLAIMS,
     *gateway.CLAIMS,
+    *scaling.CLAIMS,
 )

@@ -26,7 +26,7 @@ class Machine:
     """Requests that a replica runs at the same time."""
     cold_start: float = 60.0
     """From asking for a replica until it serves."""
-    queue_per_replica: int = 32
+    queue_per_replica: int = 64
     """Requests that may wait, for each ready replica (and for one, if there is none)."""
     patience: float = 60.0
     """How long a client waits for its request to begin."""

@@ -10,8 +10,8 @@ what a Prometheus adapter gives: scraped each 15 s and one scrape old (in practi
 
 KPA (knative.dev, KPA-specific settings; knative/serving pkg/autoscaler/scaling/autoscaler.go and the
 config-autoscaler defaults): a look each 2 s; means over 60 s and, in panic, 6 s; panic begins when twice the
-ready pods are needed and ends 60 s after that was last so, and is never scaled down in; at most halved in
-one look; begins in panic if it finds more than one; to zero 30 s (the grace period) after nothing was seen
+ready pods are needed (and at the start, if it finds more than one) and ends 60 s after that was last so, and
+is never scaled down in; at most halved in one look; to zero 30 s (the grace period) after nothing was seen
 for a whole window. The target is 70 % of the slots; ours and the HPA are given the same target.
 """
 
@@ -159,17 +159,22 @@ class Kpa:
         return self._greatest
 
 
-def _ours(trace: Trace, machine: Machine) -> Autoscaler:
-    policy = Policy(
-        min_replicas=trace.min_replicas,
-        max_replicas=machine.max_replicas,
-        target_concurrency=TARGET_SHARE * machine.slots,
-    )
-    return Ours(policy, machine.cold_start)
+def _ours(scale_down_delay: float) -> Callable[[Trace, Machine], Autoscaler]:
+    def make(trace: Trace, machine: Machine) -> Autoscaler:
+        policy = Policy(
+            min_replicas=trace.min_replicas,
+            max_replicas=machine.max_replicas,
+            target_concurrency=TARGET_SHARE * machine.slots,
+            scale_down_delay_seconds=scale_down_delay,
+        )
+        return Ours(policy, machine.cold_start)
+
+    return make
 
 
 SIDES = (
-    Side("ours", "Agent Operator", _ours),
+    Side("ours", "Agent Operator", _ours(60)),
+    Side("ours-300", "Agent Operator, scaleDownDelaySeconds: 300", _ours(300)),
     Side(
         "hpa",
         "HPA (model)",

@@ -70,12 +70,12 @@ def diurnal(seed: int) -> Trace:
 
 
 def spike(seed: int) -> Trace:
-    """Two steps to five times the load, for five minutes each."""
+    """Two steps to four times the load, for five minutes each."""
 
     def rate(at: float) -> float:
-        return 5.0 if 15 * MINUTE <= at < 20 * MINUTE or 40 * MINUTE <= at < 45 * MINUTE else 1.0
+        return 8.0 if 15 * MINUTE <= at < 20 * MINUTE or 40 * MINUTE <= at < 45 * MINUTE else 2.0
 
-    return poisson("spike", seed, HOUR, rate, 5.0)
+    return poisson("spike", seed, HOUR, rate, 8.0)
 
 
 def ramp(seed: int) -> Trace:
@@ -89,15 +89,15 @@ def ramp(seed: int) -> Trace:
 
 
 def flash_crowd(seed: int) -> Trace:
-    """From 1 to 10 requests a second in one minute, then a slow decay, as a link that is passed on."""
+    """From 2 to 12 requests a second in one minute, then a slow decay, as a link that is passed on."""
 
     def rate(at: float) -> float:
         since = at - 15 * MINUTE
         if since < 0:
-            return 1.0
-        return 1.0 + 9.0 * min(1.0, since / MINUTE) * exp(-max(0.0, since - MINUTE) / (12 * MINUTE))
+            return 2.0
+        return 2.0 + 10.0 * min(1.0, since / MINUTE) * exp(-max(0.0, since - MINUTE) / (12 * MINUTE))
 
-    return poisson("flash crowd", seed, 75 * MINUTE, rate, 10.0)
+    return poisson("flash crowd", seed, 75 * MINUTE, rate, 12.0)
 
 
 def noisy_steady(seed: int, seconds: float = 30 * MINUTE, per_second: float = 4.0) -> Trace:

@@ -19,7 +19,7 @@ LOOKAHEAD_SECONDS = 600.0
 """The farthest that a trend is followed."""
 GROWTH = 2.0
 """The most by which a trend multiplies the load of now."""
-SURE_MEAN = 2.0
+SURE_MEAN = 1.5
 """Standard errors by which the mean has to be above what the replicas carry."""
 _MISSING: Limit = "SignalsMissing"
 

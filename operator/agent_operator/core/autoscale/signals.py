@@ -16,9 +16,9 @@ GROUP_SECONDS = 15.0
 GROUPS = 12
 """Closed groups that trend and noise are read from: three minutes."""
 LEAST_GROUPS = 6
-SURE = 4.0
+SURE = 4.5
 """Standard errors by which a rise stands out of the noise."""
-SUDDEN = 3.5
+SUDDEN = 4.0
 """Standard deviations by which a single sample does."""
 CALM = 0.4
 """A load that varies less than this share of what chance does is not one of many independent requests."""
