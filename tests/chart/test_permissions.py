@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart.rendering import Object, Rendered
+from tests.chart.rendering import Object, Rendered, component
 
 Render = Callable[..., Rendered]
 GOLDEN = Path(__file__).parent / "golden"
@@ -29,9 +29,9 @@ def permissions(rendered: Rendered) -> dict[str, Object]:
 
 def granted(rendered: Rendered) -> Iterator[tuple[str, str, str, str]]:
     """(role, group, resource, verb) of everything granted to the operator itself."""
-    users = "-agentdeployments-"
     for name, role in permissions(rendered).items():
-        for rule in role.get("rules", []) if users not in name else []:
+        others = "-agentdeployments-" in name or name.endswith("-gateway")
+        for rule in role.get("rules", []) if not others else []:
             for group in rule["apiGroups"]:
                 for resource in rule["resources"]:
                     yield from ((name, group, resource, verb) for verb in rule["verbs"])
@@ -59,15 +59,16 @@ def test_secrets_wildcards_and_escalation_are_never_granted(values: Object, rend
     assert not [g for g in grants if g[2].split("/")[0] == "secrets"]
     assert not [g for g in grants if g[3] in ("escalate", "bind", "impersonate", "deletecollection")]
     assert not [g for g in grants if g[1] == "rbac.authorization.k8s.io"]
-    assert not [g for g in grants if g[2] in ("pods/exec", "pods/attach", "serviceaccounts/token", "nodes")]
+    assert not [g for g in grants if g[2] in ("pods/exec", "pods/attach", "serviceaccounts/token")]
+    assert {g[3] for g in grants if g[2] == "nodes"} <= {"list"}
 
 
-def test_pods_are_only_read_and_of_an_agent_only_the_status_is_written(defaults: Rendered) -> None:
+def test_pods_are_only_read_and_annotated_and_of_an_agent_only_the_status_is_written(defaults: Rendered) -> None:
     verbs: dict[str, set[str]] = {}
     for _, _, resource, verb in granted(defaults):
         verbs.setdefault(resource, set()).add(verb)
 
-    assert verbs["pods"] == {"get", "list", "watch"}
+    assert verbs["pods"] == {"get", "list", "watch", "patch"}
     assert verbs["agentdeployments"] == {"get", "list", "watch"}
     assert verbs["agentdeployments/status"] == {"patch"}
     assert verbs["agentdeployments/finalizers"] == {"update"}
@@ -89,18 +90,35 @@ def test_named_namespaces_get_a_role_each_and_the_cluster_none(render: Render) -
     assert places == {
         ("team-a", "agent-operator"),
         ("team-b", "agent-operator"),
+        ("team-a", "agent-operator-gateway"),
+        ("team-b", "agent-operator-gateway"),
+        ("agent-operator-system", "agent-operator-gateway-endpoints"),
         ("agent-operator-system", "agent-operator-leader-election"),
     }
     assert rendered.environment()["AGENT_OPERATOR_WATCH_NAMESPACES"] == "team-a,team-b"
 
 
-def test_the_same_rules_hold_per_namespace_as_for_the_cluster(defaults: Rendered, render: Render) -> None:
+def test_the_same_rules_hold_per_namespace_as_for_the_cluster_nodes_aside(defaults: Rendered, render: Render) -> None:
     namespaced = render({"watchNamespaces": ["team-a"]})
 
-    in_cluster = defaults.one("ClusterRole", "agent-operator")["rules"]
-    in_namespace = [r for r in namespaced.all("Role") if r["metadata"]["namespace"] == "team-a"]
+    for name in ("agent-operator", "agent-operator-gateway"):
+        in_cluster = defaults.one("ClusterRole", name)["rules"]
+        in_namespace = namespaced.one("Role", name)
+        assert in_namespace["metadata"]["namespace"] == "team-a"
+        assert in_namespace["rules"] == [rule for rule in in_cluster if rule["resources"] != ["nodes"]]
 
-    assert [role["rules"] for role in in_namespace] == [in_cluster]
+
+def test_the_gateway_reads_endpoints_and_only_the_secrets_it_is_given(render: Render) -> None:
+    def rules(names: list[str]) -> list[Object]:
+        rendered = render({"gateway": {"apiKeySecretNames": names}})
+        found: list[Object] = rendered.one("ClusterRole", "agent-operator-gateway")["rules"]
+        return found
+
+    (endpoints,) = rules([])
+    assert (endpoints["resources"], endpoints["verbs"]) == (["endpointslices"], ["get", "list", "watch"])
+    secret = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
+    assert rules(["keys", "keys"])[1:] == [secret | {"resourceNames": ["keys"]}]
+    assert rules(["*"])[1:] == [secret]
 
 
 def test_every_binding_names_the_account_the_operator_runs_as(render: Render) -> None:
@@ -109,13 +127,15 @@ def test_every_binding_names_the_account_the_operator_runs_as(render: Render) ->
     bindings = rendered.all("RoleBinding") + rendered.all("ClusterRoleBinding")
 
     subject = {"kind": "ServiceAccount", "name": "given", "namespace": "agent-operator-system"}
+    gateways = subject | {"name": "agent-operator-gateway"}
     assert bindings
-    assert all(binding["subjects"] == [subject] for binding in bindings)
+    for binding in bindings:
+        assert binding["subjects"] == [gateways if component(binding) == "gateway" else subject]
     assert rendered.one("Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == "given"
 
 
 def test_the_lease_is_granted_by_the_name_the_operator_is_told(everything: Rendered) -> None:
-    role = everything.one("Role")
+    role = everything.one("Role", "agents-leader-election")
 
     named = [rule["resourceNames"] for rule in role["rules"] if "resourceNames" in rule]
 
@@ -126,7 +146,7 @@ def test_the_lease_is_granted_by_the_name_the_operator_is_told(everything: Rende
 def test_no_lease_is_granted_where_none_is_used(render: Render) -> None:
     rendered = render({"replicaCount": 1, "leaderElection": {"enabled": False}})
 
-    assert rendered.all("Role") == []
+    assert [role["metadata"]["name"] for role in rendered.all("Role")] == ["agent-operator-gateway-endpoints"]
 
 
 def test_roles_can_be_left_to_somebody_else(render: Render) -> None:

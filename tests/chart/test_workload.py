@@ -174,7 +174,7 @@ def test_the_network_policy_lets_in_only_the_scraper_and_the_install_check(every
     check, scraper = rule["from"]
     assert check["podSelector"]["matchLabels"].items() <= everything.one("Pod")["metadata"]["labels"].items()
     assert scraper == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
-    assert {port["port"] for out in spec["egress"] for port in out["ports"]} == {53, 6443}
+    assert {port["port"] for out in spec["egress"] for port in out["ports"]} == {53, 6443, 8001, 8082}
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,9 @@ def test_the_operator_accepts_what_the_chart_tells_it(defaults: Rendered, everyt
     full = load_settings(pod_of(everything)["containers"][0]["args"], everything.environment())
 
     assert plain == Settings(
-        runtime_image="127.0.0.1:5000/agent-operator/runtime:0.1.0", lease_namespace="agent-operator-system"
+        runtime_image="127.0.0.1:5000/agent-operator/runtime:0.1.0",
+        lease_namespace="agent-operator-system",
+        gateway_service="agent-operator-gateway",
     )
     assert full == Settings(
         runtime_image="mirror.example.com:8443/cache/agent-operator/runtime:12",
@@ -222,6 +224,7 @@ def test_the_operator_accepts_what_the_chart_tells_it(defaults: Rendered, everyt
         log_level="warning",
         workers=12,
         resync_seconds=120,
+        gateway_service="agents-gateway",
         keda_enabled=True,
         keda_prometheus_address="http://prometheus.monitoring.svc:9090",
     )
@@ -272,7 +275,9 @@ def test_a_single_operator_without_a_lease_is_never_two_during_an_update(render:
 
 
 def test_the_budget_can_be_left_out(render: Render) -> None:
-    assert render({"podDisruptionBudget": {"enabled": False}}).all("PodDisruptionBudget") == []
+    left = render({"podDisruptionBudget": {"enabled": False}, "gateway": {"enabled": False}})
+
+    assert left.all("PodDisruptionBudget") == []
 
 
 def test_the_install_check_runs_the_committed_script_as_a_test_hook(defaults: Rendered) -> None:

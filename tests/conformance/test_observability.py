@@ -34,7 +34,7 @@ def test_a_metric_that_operators_have_by_custom_is_on_the_golden_list(metric: st
 def test_names_say_their_unit_and_counters_end_in_total() -> None:
     for line in GOLDEN:
         name, kind, _ = line.split()
-        assert re.fullmatch(r"[a-z_]+", name)
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", name)
         assert (kind == "counter") == name.endswith("_total"), line
         if kind == "histogram":
             assert name.endswith("_seconds"), line

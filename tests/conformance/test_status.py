@@ -52,7 +52,7 @@ def crashing_beside_the_old() -> World:
 
 
 def refused() -> World:
-    world = World(agent(autoscaling={"maxReplicas": 3}))
+    world = World(agent(tuning={"mode": "Auto"}))
     world.settle()
     return world
 
@@ -77,7 +77,7 @@ def new() -> World:
 
 def mended() -> World:
     world = refused()
-    world.change(autoscaling=None)
+    world.change(tuning=None)
     world.settle()
     world.run_controllers()
     world.all_ready()
@@ -152,7 +152,7 @@ def test_conditions_are_named_by_adjectives_or_participles() -> None:
         {"replicas": 3},
         {"suspend": True},
         {"model": {"uri": "oci://registry.example.com/models/geography:v2"}},
-        {"autoscaling": {"maxReplicas": 3}},
+        {"tuning": {"mode": "Auto"}},
         {"model": {"uri": "nonsense"}},
     ],
     ids=["scaled", "suspended", "new revision", "not supported", "invalid"],

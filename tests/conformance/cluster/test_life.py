@@ -108,7 +108,7 @@ def test_a_normal_start_tells_few_events_and_a_fault_one_warning(
     kubectl.run("scale", "agd", "quiet", "--replicas=1")
     play_kubelet(kubectl, "quiet")
     kubectl.wait_ready("quiet", 30)
-    agent("loud", autoscaling={"maxReplicas": 3})
+    agent("loud", tuning={"mode": "Auto"})
 
     operator.settle(AuditMark())
 
