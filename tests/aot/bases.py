@@ -1,9 +1,9 @@
 """The manifests that mutations start from, and what a field needs around it. Layer: tests.
 
-The one idea: four agents stand for all. `local` says something in every field that works, so that each can be
+The one idea: six agents stand for all. `local` says something in every field that works, so that each can be
 changed and taken away; `remote` has what excludes that; `bare` says nothing, so that each field can be the
-only one; `running` wants replicas. Everywhere else no pod is wanted, or none fits a node: a change costs
-writes, not containers.
+only one; `running` wants replicas; `native` is scaled by the operator and `hpa` by Kubernetes. Everywhere else
+no pod is wanted, or none gets to a node: a change costs writes, not containers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from tests.aot.schema import Spec
 
 NOWHERE = {"aot.agentoperator.dev/no-such-node": "true"}
 """A node selector that no node has."""
+NOBODY = "aot-nobody"
+"""A scheduler that does not exist. Unlike a pod that fits no node, one that nobody looked at is no proof that
+nothing can be placed, so it does not keep the operator from asking for more."""
 
 LOCAL: Spec = {
     "suspend": True,
@@ -81,7 +84,11 @@ LOCAL: Spec = {
     },
     "strategy": {"progressDeadlineSeconds": 601},
     "health": {"startupDeadlineSeconds": 901, "stallSeconds": 31},
-    "access": {"apiKeysSecretRef": {"name": "api-keys"}},
+    "access": {
+        "apiKeysSecretRef": {"name": "api-keys"},
+        "gateway": "Always",
+        "hold": {"maxRequests": 70, "maxMebibytes": 17, "seconds": 75},
+    },
     "template": {
         "metadata": {"labels": {"team": "atlas"}, "annotations": {"note": "base"}},
         "spec": {
@@ -130,7 +137,47 @@ RUNNING: Spec = {
     "template": {"spec": {"nodeSelector": NOWHERE}},
 }
 
-BASES: dict[str, Spec] = {"local": LOCAL, "remote": REMOTE, "bare": BARE, "running": RUNNING}
+NEVER_OPEN = {"name": "leap-day", "start": "0 0 29 2 *", "end": "0 0 29 2 *", "timeZone": "Asia/Tokyo"}
+"""A window that opens as it closes."""
+
+NATIVE: Spec = {
+    "replicas": 2,
+    "model": {"uri": "hf://example/geography"},
+    "autoscaling": {
+        "minReplicas": 1,
+        "maxReplicas": 4,
+        "targetConcurrency": 9,
+        "targetQueuedTokens": 8000,
+        "targetP95Milliseconds": 1500,
+        "tolerancePercent": 11,
+        "stableWindowSeconds": 61,
+        "scaleUpDelaySeconds": 12,
+        "scaleDownDelaySeconds": 62,
+        "schedules": [{**NEVER_OPEN, "minReplicas": 1}],
+    },
+    "template": {"spec": {"schedulerName": NOBODY}},
+}
+
+HPA: Spec = {
+    # An HPA leaves a target of none alone: whatever else is changed, it writes no replicas.
+    "replicas": 0,
+    "model": {"uri": "hf://example/geography"},
+    "resources": {"requests": {"cpu": "100m"}},
+    "autoscaling": {
+        "provider": "HPA",
+        "minReplicas": 2,
+        "maxReplicas": 9,
+        "targetConcurrency": 9,
+        "targetCPUUtilizationPercent": 70,
+        "scaleUpDelaySeconds": 12,
+        "scaleDownDelaySeconds": 62,
+    },
+    "template": {"spec": {"nodeSelector": NOWHERE}},
+}
+
+BASES: dict[str, Spec] = {
+    "local": LOCAL, "remote": REMOTE, "bare": BARE, "running": RUNNING, "native": NATIVE, "hpa": HPA,
+}  # fmt: skip
 
 _TOOL = {"name": "weather", "http": {"url": "http://weather.svc", "description": "The weather."}}
 _REMOTE_MODEL = {"baseUrl": "https://llm.example.com/v1", "model": "large"}
@@ -177,6 +224,10 @@ SCAFFOLDS: dict[str, Spec] = {
     },
     "resources.gpu": {"resources": {"gpu": {}}},
     "autoscaling": {"autoscaling": {"maxReplicas": 1000}},
+    "autoscaling.targetCPUUtilizationPercent": {
+        "resources": {"requests": {"cpu": "100m"}},
+        "autoscaling": {"maxReplicas": 1000, "provider": "HPA"},
+    },
     "autoscaling.schedules[]": {
         "autoscaling": {
             "maxReplicas": 1000,

@@ -13,6 +13,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.aot.bases import BASES
 from tests.aot.cluster import Answer, Cluster, Mirror, connected
@@ -28,8 +29,10 @@ SETTLE_SECONDS = 30.0
 STEADY_SECONDS = 1.5
 IDLE_SECONDS = 10.0
 PROGRESS_SECONDS = 15.0
-AT_BASE = {"running": "Unschedulable"}
+AT_BASE = {"running": "Unschedulable", "native": "Progressing", "hpa": "ScaledToZero"}
 """Reason of condition Ready that a base comes to rest with; the others are suspended."""
+SCALED_AT_BASE = {"native": "Autoscaling", "hpa": "ScalingDisabled"}
+"""Reason of condition ScalingActive; for an HPA it says that its controller, which looks every 15 s, did."""
 UNTOUCHED = ("FeatureNotSupported", "InvalidSpec")
 """Refusals of the whole specification: not one child may change."""
 
@@ -136,10 +139,11 @@ class Campaign:
         answer = await self._cluster.create(name, BASES[base])
         if not answer.accepted:
             raise RuntimeError(f"base {base} is refused: {answer.message}")
-        reason = AT_BASE.get(base, "Suspended")
+        wanted = (AT_BASE.get(base, "Suspended"), SCALED_AT_BASE.get(base, "FixedReplicas"))
 
         def at_rest(state: State) -> str:
-            return "" if state.ready[1] == reason else f"Ready says {state.ready}, not {reason}"
+            found = (state.ready[1], state.scaling_active)
+            return "" if found == wanted else f"Ready and ScalingActive say {found}, not {wanted}"
 
         state = await self._until(name, at_rest, 1)
         while await self._mirror.wait(name, STEADY_SECONDS):
@@ -235,9 +239,27 @@ def amiss(effect: Effect, rest: State, state: State) -> str:
     known = [_number(value) for value in fresh]
     if missing := [value for value in effect.shown if _number(value) not in known]:
         return f"{missing} is not in the changed configuration {fresh}"
+    if told := _scaling_amiss(effect, state):
+        return told
     if not effect.parts:
-        return difference(rest.children, state.children) or difference(rest.status, state.status)
+        before, after = _besides_scaling(rest.status), _besides_scaling(state.status)
+        return difference(rest.children, state.children) or difference(before, after)
     return ""
+
+
+def _scaling_amiss(effect: Effect, state: State) -> str:
+    """What the status says of the number of replicas."""
+    scaling = state.status.get("scaling", {})
+    if effect.scaling is not None and scaling != effect.scaling:
+        return f"status.scaling says {scaling}, predicted: {effect.scaling}"
+    if effect.active not in ("", state.scaling_active):
+        return f"ScalingActive says {state.scaling_active}, predicted: {effect.active}"
+    return ""
+
+
+def _besides_scaling(status: dict[str, Any]) -> dict[str, Any]:
+    conditions = {kind: told for kind, told in status["conditions"].items() if kind != "ScalingActive"}
+    return {**status, "scaling": {}, "conditions": conditions}
 
 
 def _refusal_amiss(effect: Effect, rest: State, state: State) -> str:

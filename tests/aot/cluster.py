@@ -16,24 +16,21 @@ from typing import Any
 
 import aiohttp
 
+from agent_operator.api.gateway import LABEL_SLICE_MANAGED_BY, MANAGED_BY
 from agent_operator.api.names import GROUP, LABEL_AGENT, PLURAL, VERSION
 from agent_operator.observability.metrics import Metrics
 from agent_operator.shell.connection import Connection
 from agent_operator.shell.credentials import load_credentials
+from agent_operator.shell.kinds import AGENT, CHILDREN, ENDPOINT_SLICE, Kind
 
 Object = dict[str, Any]
 
 CONNECTIONS = 32
 RELIST_SECONDS = 0.5
 AGENTS = f"/apis/{GROUP}/{VERSION}/namespaces/{{}}/{PLURAL}"
-CHILDREN = {
-    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
-    "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
-    "Service": "/api/v1/namespaces/{}/services",
-    "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
-    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
-}
-"""Every kind an operator of this project ever made; one it makes no more must not appear."""
+NO_MORE = (Kind("v1", "ServiceAccount", "serviceaccounts"),)
+"""Kinds an operator of this project once made; they must not appear."""
+MIRRORED = {kind.kind: kind.path("{}") for kind in (AGENT, *CHILDREN, *NO_MORE)}
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ class Mirror:
     async def running(self) -> AsyncIterator[Mirror]:
         """Filled at first, kept up to date inside the block."""
         tasks = []
-        for kind, path in {"AgentDeployment": AGENTS, **CHILDREN}.items():
+        for kind, path in MIRRORED.items():
             version = await self._fill(kind, path)
             tasks.append(asyncio.create_task(self._follow(kind, path, version)))
         try:
@@ -178,6 +175,8 @@ class Mirror:
 
     def _take(self, kind: str, change: str, item: Object) -> None:
         meta = item["metadata"]
+        if kind == ENDPOINT_SLICE.kind and meta.get("labels", {}).get(LABEL_SLICE_MANAGED_BY) != MANAGED_BY:
+            return  # one that Kubernetes makes of a Service's selector
         if kind == "AgentDeployment":
             agent, place, key = meta["name"], self.agents, meta["name"]
         else:

@@ -10,8 +10,8 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-from tests.aot.bases import LOCAL
-from tests.aot.effects import CONFIG, REVISION, Effect
+from tests.aot.bases import LOCAL, NATIVE, NEVER_OPEN
+from tests.aot.effects import CONFIG, REPLICAS, REVISION, Effect
 from tests.aot.schema import Spec
 
 
@@ -155,6 +155,19 @@ _REST = (
     Broken("a schedule above the bound", "bare", "autoscaling.schedules[].minReplicas",
            "a schedule's minReplicas", {"autoscaling": {"maxReplicas": 2, "schedules": [
                {"name": "d", "start": "0 8 * * *", "end": "0 9 * * *", "minReplicas": 3}]}}),
+    Broken("CPU without an HPA", "bare", "autoscaling.targetCPUUtilizationPercent",
+           "only provider HPA scales by CPU",
+           {"autoscaling": {"maxReplicas": 2, "targetCPUUtilizationPercent": 70}}),
+    *(
+        Broken(f"{field} with {provider}", "bare", "autoscaling.provider",
+               "schedules, targetQueuedTokens and targetP95Milliseconds",
+               {"autoscaling": {"maxReplicas": 2, "provider": provider, field: value}})
+        for provider in ("HPA", "KEDA")
+        for field, value in (
+            ("schedules", [{**NEVER_OPEN, "minReplicas": 1}]), ("targetQueuedTokens", 1),
+            ("targetP95Milliseconds", 1),
+        )
+    ),
     Broken("Recreate that waits for devices", "bare", "strategy.gpuScarcity", "strategy Recreate never runs",
            {"strategy": {"type": "Recreate", "gpuScarcity": "Wait"}}),
     Broken("Recreate by hand", "bare", "strategy.autoPromotionEnabled", "strategy Recreate has nothing",
@@ -201,12 +214,12 @@ BROKEN: tuple[Broken, ...] = (*_MODEL, *_AGENT, *_REST)
 SAME, ROLLED = Effect(), Effect(frozenset({REVISION}))
 
 
+def _invalid(named: str) -> Effect:
+    return Effect(reason="InvalidSpec", named=named)
+
+
 def _refused_child(named: str) -> Effect:
     return Effect(reason="ChildInvalid", named=named)
-
-
-def _bad_log(named: str) -> Effect:
-    return Effect(reason="InvalidSpec", named=named)
 
 
 _SOURCE = {"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
@@ -298,7 +311,7 @@ _REFUSED_LATER = (
 
 _LOGS = tuple(
     Extra(f"logs to {path}", "bare", "runtime.logging.path", {"runtime": {"logging": {"path": path}}},
-          _bad_log("spec.runtime.logging.path"))
+          _invalid("spec.runtime.logging.path"))
     for path in ("/etc/agent/a.log", "/usr/lib/a.log", "/app/logs/a.log", "/var/lib/a.log")
 )  # fmt: skip
 
@@ -321,7 +334,7 @@ _SECTIONS = (
 _WHILE_RUNNING = (
     Extra("a feature that is not there", "running", "tuning.mode", {"tuning": {"mode": "Auto"}}),
     Extra("logs among the image's files", "running", "runtime.logging.path",
-          {"runtime": {"logging": {"path": "/etc/agent/a.log"}}}, _bad_log("spec.runtime.logging.path")),
+          {"runtime": {"logging": {"path": "/etc/agent/a.log"}}}, _invalid("spec.runtime.logging.path")),
     Extra("a ServiceAccount name that is none", "running", "template.spec.serviceAccountName",
           _pod(serviceAccountName="Not A Name"), _refused_child("serviceAccountName")),
     Extra("another prompt", "running", "agent.systemPrompt", {"agent": {"systemPrompt": "Answer."}}),
@@ -333,6 +346,83 @@ _WHILE_RUNNING = (
           {"resources": {"requests": {"cpu": "5m"}}}),
 )  # fmt: skip
 
+def _windows(base: Spec, **fields: Any) -> Spec:
+    window = {**NEVER_OPEN, "minReplicas": 1, **fields}
+    return {"autoscaling": {**base.get("autoscaling", {"maxReplicas": 4}), "schedules": [window]}}
+
+
+_SCALED = (
+    *(
+        Extra(f"a window's {field} that is none: {value}", base, f"autoscaling.schedules[].{field}",
+              _windows(spec, **{field: value}), _invalid(f"spec.autoscaling.schedules[0].{field}"))
+        for base, spec in (("native", NATIVE), ("bare", {}))
+        for field, value in (
+            ("timeZone", "Nowhere/Atlantis"), ("timeZone", "Z" * 64), ("timeZone", "/etc/localtime"),
+            ("start", "61 0 1 1 *"), ("start", "0 0 30 2 *"), ("start", "a b c d e"),
+            ("end", "0 25 1 1 *"), ("end", "0 0 31 4 *"), ("end", "? ? ? ? ?"),
+        )
+    ),
+    Extra("a window that is open wants more", "native", "autoscaling.schedules[].minReplicas",
+          _windows(NATIVE, start="* * * * *", minReplicas=3),
+          Effect(frozenset({REPLICAS}), scaling={"desired": 3}, active="Autoscaling")),
+    Extra("a window that is open wants less", "native", "autoscaling.schedules[].minReplicas",
+          _windows(NATIVE, start="* * * * *", minReplicas=1)),
+    Extra("a request for more than the bounds", "native", "replicas",
+          {"replicas": 7, "autoscaling": {"maxReplicas": 3}}),
+    Extra("a request for more, with the bound", "native", "replicas",
+          {"replicas": 5, "autoscaling": {"maxReplicas": 6}}),
+    Extra("a request for none", "native", "replicas", {"replicas": 0, "autoscaling": {"minReplicas": 0}}),
+    Extra("both bounds above", "native", "autoscaling.minReplicas",
+          {"autoscaling": {"minReplicas": 4, "maxReplicas": 5}}),
+    Extra("both bounds below", "native", "autoscaling.maxReplicas",
+          {"autoscaling": {"minReplicas": 0, "maxReplicas": 1}}),
+    Extra("suspended with other bounds", "native", "suspend",
+          {"suspend": True, "autoscaling": {"minReplicas": 3}}),
+    Extra("scaled by Kubernetes instead", "native", "autoscaling.provider", {"replicas": 0, "autoscaling": {
+        "provider": "HPA", "schedules": None, "targetQueuedTokens": None, "targetP95Milliseconds": None}}),
+    Extra("scaled by KEDA instead", "native", "autoscaling.provider", {"autoscaling": {
+        "provider": "KEDA", "schedules": None, "targetQueuedTokens": None, "targetP95Milliseconds": None}}),
+    Extra("scaled by the operator instead", "hpa", "autoscaling.provider",
+          {"autoscaling": {"provider": "Native", "targetCPUUtilizationPercent": None}}),
+    Extra("scaled by KEDA instead", "hpa", "autoscaling.provider",
+          {"autoscaling": {"provider": "KEDA", "targetCPUUtilizationPercent": None}}),
+    Extra("scaled by requests in flight", "hpa", "autoscaling.targetConcurrency",
+          {"autoscaling": {"targetCPUUtilizationPercent": None, "targetConcurrency": 4096}}),
+    Extra("the longest window there is", "hpa", "autoscaling.scaleDownDelaySeconds",
+          {"autoscaling": {"scaleDownDelaySeconds": 3601}}),
+    Extra("percents of no CPU", "hpa", "autoscaling.targetCPUUtilizationPercent",
+          {"resources": None}, _invalid("spec.autoscaling.targetCPUUtilizationPercent")),
+    Extra("percents of no CPU", "bare", "autoscaling.targetCPUUtilizationPercent",
+          {"autoscaling": {"provider": "HPA", "maxReplicas": 2, "targetCPUUtilizationPercent": 70}},
+          _invalid("spec.autoscaling.targetCPUUtilizationPercent")),
+    Extra("percents of a limit of CPU", "bare", "autoscaling.targetCPUUtilizationPercent",
+          {"autoscaling": {"provider": "HPA", "maxReplicas": 2, "targetCPUUtilizationPercent": 70},
+           "resources": {"limits": {"cpu": 1}}}),
+)  # fmt: skip
+
+_BEHIND_GATEWAY = (
+    *(
+        Extra(f"a gateway {why}", base, "access.gateway", patch)
+        for base in ("bare", "native", "remote")
+        for why, patch in (
+            ("for who may sleep", {"autoscaling": {"minReplicas": 0, "maxReplicas": 4}}),
+            ("always", {"access": {"gateway": "Always"}}),
+            ("that holds little", {
+                "access": {"gateway": "Always", "hold": {"maxRequests": 1, "maxMebibytes": 1, "seconds": 1}}}),
+            ("that holds much", {
+                "access": {"hold": {"maxRequests": 100_000, "maxMebibytes": 65_536, "seconds": 86_400}},
+                "autoscaling": {"minReplicas": 0, "maxReplicas": 4}}),
+            ("with keys", {"access": {"gateway": "Always", "apiKeysSecretRef": {"name": "keys"}}}),
+            ("of a larger runtime", {
+                "access": {"gateway": "Always"}, "runtime": {"parameters": {"maxConcurrency": 77}}}),
+        )
+    ),
+    Extra("a gateway for who sleeps by KEDA", "bare", "access.gateway",
+          {"autoscaling": {"provider": "KEDA", "minReplicas": 0, "maxReplicas": 4}}),
+    Extra("bounds of holding nothing", "bare", "access.hold", {"access": {"hold": {"seconds": 5}}}),
+)  # fmt: skip
+
 EXTRAS: tuple[Extra, ...] = (
     *_PASSED_ON, *_RUNTIME_PASSED_ON, *_OVERRULED, *_REFUSED_LATER, *_LOGS, *_SECTIONS, *_WHILE_RUNNING,
+    *_SCALED, *_BEHIND_GATEWAY,
 )  # fmt: skip

@@ -1,14 +1,15 @@
 """Which part of the children a change of the specification must reach. Layer: tests.
 
 The one idea: two stored specifications are compared field by field, and each field that differs says where it
-must show. The children are then compared in the same terms: configuration, pod template, replicas, deadline,
-disruption budget. Both must name the same parts: an effect too many is as wrong as one too few.
+must show; what fields come to only together, replicas, scaler and gateway, is worked out of each and compared.
+The children are then compared in the same terms: configuration, pod template, replicas, deadline, disruption
+budget, scaler, gateway. Both must name the same parts: an effect too many is as wrong as one too few.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,10 +19,16 @@ from tests.aot import schema, tables
 from tests.aot.schema import Spec
 
 CONFIG, TEMPLATE, REPLICAS, DEADLINE, BUDGET = "config", "template", "replicas", "deadline", "budget"
+SCALER, GATEWAY = "scaler", "gateway"
+"""The HorizontalPodAutoscaler; and what makes requests come by the gateway, which is told about the agent."""
 REVISION = "revision"
 """A new revision whose children say what those of the old one said."""
 ROLLING = frozenset({CONFIG, TEMPLATE})
 """Parts whose change makes a new revision."""
+
+LONGEST_HPA_WINDOW = 3600
+Shown = dict[str, Any]
+"""Values of one part by a name of ours; None for what is there and not shown as it is."""
 
 _SECRET = re.compile(r"\.(\w*SecretRef)\.(name|key)$")
 _TEMPLATE_FIELDS = ("runtime.image", "resources.requests", "resources.limits", "template", "health.startup")
@@ -41,7 +48,11 @@ class Effect:
     named: str = ""
     """What that condition's message must contain."""
     shown: tuple[Any, ...] = field(default=())
-    """Values that must be found in the changed configuration."""
+    """Values that must be new in the configuration, in the scaler, or in what the gateway is told."""
+    scaling: dict[str, int] | None = None
+    """What status.scaling must say, {} for nothing; None where it depends on what was before."""
+    active: str = ""
+    """Reason of condition ScalingActive; "" where it depends on more than the specification."""
 
 
 def predict(old: Spec, new: Spec) -> Effect:
@@ -58,7 +69,12 @@ def predict(old: Spec, new: Spec) -> Effect:
         value = after.get(path)
         if reached == {CONFIG} and path in said and path != "model.quantization":
             shown += [value] if isinstance(value, int | str) else []
-    return Effect(parts=frozenset(parts), shown=tuple(shown))
+    for part, of in _TOGETHER.items():
+        then, now = of(before), of(after)
+        if then != now:
+            parts.add(part)
+            shown += [value for name, value in now.items() if value is not None and then.get(name) != value]
+    return Effect(frozenset(parts), shown=tuple(shown), scaling=_scaling(after), active=_active(after))
 
 
 def not_there(spec: Spec) -> list[str]:
@@ -101,8 +117,6 @@ def _flat(value: Any, path: str, known: str) -> Iterator[tuple[str, Any]]:
 
 
 def _parts(path: str, before: Spec, after: Spec) -> set[str]:
-    if path in ("replicas", "suspend"):
-        return _scaled(before, after)
     if path == "strategy.progressDeadlineSeconds":
         return {DEADLINE}
     if path.startswith(tuple(tables.NO_EFFECT)):
@@ -126,10 +140,76 @@ def _parts(path: str, before: Spec, after: Spec) -> set[str]:
     return {CONFIG}
 
 
-def _scaled(before: Spec, after: Spec) -> set[str]:
-    wanted = [0 if spec["suspend"] else spec["replicas"] for spec in (before, after)]
-    guarded = [spec["replicas"] > 1 for spec in (before, after)]
-    return {part for part, (old, new) in ((REPLICAS, wanted), (BUDGET, guarded)) if old != new}
+def _of(spec: Spec, path: str) -> Any:
+    """A value of a flat specification, its default where its section is absent."""
+    return spec.get(path, schema.fields()[path].get("default"))
+
+
+def _provider(spec: Spec) -> str:
+    """Who scales, "" where nobody does."""
+    return str(_of(spec, "autoscaling.provider")) if "autoscaling.maxReplicas" in spec else ""
+
+
+def _number(spec: Spec) -> int:
+    """Replicas while not suspended and without load; windows that are open are not looked at."""
+    asked: int = spec["replicas"]
+    if _provider(spec) != "Native":
+        return asked
+    return min(max(asked, _of(spec, "autoscaling.minReplicas")), spec["autoscaling.maxReplicas"])
+
+
+def _replicas(spec: Spec) -> Shown:
+    return {str(0 if spec["suspend"] else _number(spec)): None}
+
+
+def _budget(spec: Spec) -> Shown:
+    return {"there": None} if spec.get("autoscaling.maxReplicas", spec["replicas"]) > 1 else {}
+
+
+def _scaler(spec: Spec) -> Shown:
+    if _provider(spec) != "HPA":
+        return {}
+    of = {name: _of(spec, f"autoscaling.{name}") for name in ("minReplicas", "maxReplicas")}
+    cpu = spec.get("autoscaling.targetCPUUtilizationPercent")
+    target = {"requests": _of(spec, "autoscaling.targetConcurrency")} if cpu is None else {"cpu": cpu}
+    down = min(_of(spec, "autoscaling.scaleDownDelaySeconds"), LONGEST_HPA_WINDOW)
+    return {**of, **target, "up": _of(spec, "autoscaling.scaleUpDelaySeconds"), "down": down}
+
+
+def _gateway(spec: Spec) -> Shown:
+    sleeps = _provider(spec) in ("Native", "KEDA") and _of(spec, "autoscaling.minReplicas") == 0
+    if not sleeps and _of(spec, "access.gateway") != "Always":
+        return {}
+    parameters = [_of(spec, f"runtime.parameters.{name}") for name in ("maxConcurrency", "maxQueuedRequests")]
+    return {
+        "mode": _of(spec, "access.gateway"),
+        "capacity": sum(parameters),
+        "requests": _of(spec, "access.hold.maxRequests"),
+        "bytes": _of(spec, "access.hold.maxMebibytes") * 2**20,
+        "seconds": _of(spec, "access.hold.seconds"),
+        "keys": spec.get("access.apiKeysSecretRef.name"),
+    }
+
+
+_TOGETHER: dict[str, Callable[[Spec], Shown]] = {
+    REPLICAS: _replicas, BUDGET: _budget, SCALER: _scaler, GATEWAY: _gateway,
+}  # fmt: skip
+"""Parts that follow from several fields at once."""
+
+
+def _scaling(spec: Spec) -> dict[str, int] | None:
+    provider = _provider(spec)
+    if not provider:
+        return {}
+    return None if provider == "Native" and spec["suspend"] else {"desired": _number(spec)}
+
+
+def _active(spec: Spec) -> str:
+    return {
+        "": "FixedReplicas",
+        "Native": "Suspended" if spec["suspend"] else "Autoscaling",
+        "KEDA": "ScalerNotAvailable",
+    }.get(_provider(spec), "")
 
 
 def _volume(uri: str | None) -> str:

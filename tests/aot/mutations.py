@@ -58,7 +58,7 @@ def generate(seed: int = SEED) -> list[Mutation]:
 
 def _one_field_each(rng: random.Random) -> Iterator[Mutation]:
     for path, node in schema.leaves().items():
-        homes = [base for base in tables.ONLY_ON.get(path, BASES) if _present(path, BASES[base])]
+        homes = [base for base in tables.ONLY_ON.get(path, BASES) if _present(path, base)]
         for base in homes:
             yield from _changed(path, node, base, rng)
         if path not in tables.ONLY_ON:
@@ -67,17 +67,19 @@ def _one_field_each(rng: random.Random) -> Iterator[Mutation]:
             yield from _wrong(path, node, homes)
 
 
-def _present(path: str, spec: Spec) -> bool:
-    return schema.get(spec, schema.place(path, spec)) is not UNSET
+def _present(path: str, base: str) -> bool:
+    """Whether the base says something there and may be changed there."""
+    spec = BASES[base]
+    about = tables.ONLY_ABOUT.get(base, ("",))
+    return path.startswith(about) and schema.get(spec, schema.place(path, spec)) is not UNSET
 
 
 def _changed(path: str, node: Schema, base: str, rng: random.Random) -> Iterator[Mutation]:
     """Another good value in place of the base's; and none at all."""
-    if base == "running" and path not in ("replicas", "suspend"):
-        return
     spec = BASES[base]
     where = schema.place(path, spec)
-    choice = tables.GOOD.get(path) or ([] if path in tables.GOOD else values.good(node, rng))
+    chosen = tables.GOOD_ON.get((base, path), tables.GOOD.get(path))
+    choice = values.good(node, rng) if chosen is None else chosen
     others = [value for value in choice if value != schema.get(spec, where)]
     for value in others[:GOOD_EACH]:
         yield Mutation(f"{base}: {path} = {_brief(value)}", base, path, schema.put(spec, where, value))
@@ -150,7 +152,7 @@ def _sections() -> Iterator[Mutation]:
     for path, node in schema.fields().items():
         if not schema.sections_below(node):
             continue
-        homes = [b for b in BASES if b not in tables.SECTIONS_KEPT and _present(path, BASES[b])]
+        homes = [base for base in BASES if _present(path, base)]
         for base in homes[:2]:
             yield _taken_away(path, base, UNSET)
         base = homes[0] if homes else "bare"

@@ -22,6 +22,8 @@ from tests.support.kubectl import ROOT, Kubectl, wait_for
 from tests.support.processes import answer_of, end, free_port, sample
 
 RUNTIME_IMAGE = "localhost/none:1"
+GATEWAY_SERVICE = "aot-no-such-gateway"
+"""With a Service of gateways that is not there, agents get their ports, and no gateway answers anywhere."""
 ERRORS = "agentoperator_reconcile_errors_total"
 _ALARMING = re.compile(r"traceback|exception|refused", re.IGNORECASE)
 
@@ -80,6 +82,7 @@ def operator(kubectl: Kubectl, folder: Path) -> Iterator[Operator]:
     namespace, port = kubectl.namespace, free_port()
     command = [sys.executable, "-m", "agent_operator"]
     command += [f"--runtime-image={RUNTIME_IMAGE}", f"--http-port={port}"]
+    command += [f"--gateway-service={GATEWAY_SERVICE}"]
     command += [f"--watch-namespaces={namespace}", f"--lease-namespace={namespace}"]
     environment = {
         **os.environ,

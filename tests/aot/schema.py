@@ -146,3 +146,20 @@ def put(spec: Spec, where: Place, value: Any) -> Spec:
     else:
         here[last] = copy.deepcopy(value)
     return result
+
+
+def stored(spec: Spec) -> Spec:
+    """The manifest as the API server keeps it: no nulls, and defaults wherever their section is there."""
+    found: Spec = _stored(spec, root()["properties"]["spec"])
+    return found
+
+
+def _stored(value: Any, node: Schema) -> Any:
+    if isinstance(value, list) and "properties" in node.get("items", {}):
+        return [_stored(item, node["items"]) for item in value]
+    if not isinstance(value, dict) or "properties" not in node:
+        return copy.deepcopy(value)
+    known = node["properties"]
+    said = {name: child for name, child in value.items() if child is not None}
+    absent = {name: child["default"] for name, child in known.items() if "default" in child}
+    return {name: _stored(child, known.get(name, {})) for name, child in {**absent, **said}.items()}

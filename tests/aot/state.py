@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from agent_operator.api.gateway import GATEWAY_ANNOTATION
 from agent_operator.api.names import GROUP
 from tests.aot.cluster import Mirror, Object
-from tests.aot.effects import BUDGET, CONFIG, DEADLINE, REPLICAS, TEMPLATE
+from tests.aot.effects import BUDGET, CONFIG, DEADLINE, GATEWAY, REPLICAS, SCALER, TEMPLATE
 
 _POD = re.compile(r"(-[a-z0-9]{8})-[a-z0-9]{6,10}-[a-z0-9]{5}\b")
 """Names of pods and their ReplicaSets, which are new each time."""
+BEHIND = f"{GROUP}/behind"
+"""In a Service's selector: it matches no pod, the gateway stands in front."""
 _OWN_METADATA = ("name", "labels", "annotations")
 
 
@@ -41,6 +44,11 @@ class State:
         found: tuple[str, str, str] = self.status["conditions"].get("Ready", ("", "", ""))
         return found
 
+    @property
+    def scaling_active(self) -> str:
+        """Reason of condition ScalingActive."""
+        return str(self.status["conditions"].get("ScalingActive", ("", "", ""))[1])
+
 
 def state_of(mirror: Mirror, agent: str) -> State | None:
     """The agent as the mirror shows it, None where there is none."""
@@ -60,7 +68,9 @@ def _status(status: Object) -> Object:
     }
     diagnoses = sorted(d["reason"] for d in status.get("diagnoses", ()))
     kept = {k: v for k, v in status.items() if k not in ("observedGeneration", "conditions", "diagnoses")}
-    return {**kept, "conditions": conditions, "diagnoses": diagnoses}
+    # The rest of it tells how the number came about, which is another story after every change.
+    scaling = {"desired": status["scaling"]["desired"]} if "scaling" in status else {}
+    return {**kept, "scaling": scaling, "conditions": conditions, "diagnoses": diagnoses}
 
 
 def _child(child: Object) -> Object:
@@ -73,23 +83,28 @@ def _child(child: Object) -> Object:
 
 
 def parts(old: State, new: State) -> tuple[frozenset[str], list[Any]]:
-    """The parts in which the children of two states differ, and the configuration values that are new."""
+    """The parts in which the children of two states differ, and the values of those that are shown whole
+    that are new."""
     before, after = _in_parts(old), _in_parts(new)
     differ = frozenset(part for part in before.keys() | after.keys() if before.get(part) != after.get(part))
-    known = before[CONFIG]
-    fresh = [value for path, value in after[CONFIG].items() if known.get(path, ...) != value]
+    fresh = [
+        value
+        for part in (CONFIG, SCALER, GATEWAY)
+        for path, value in after[part].items()
+        if before[part].get(path, ...) != value
+    ]
     return differ, fresh
 
 
 def _in_parts(state: State) -> dict[str, Any]:
     """The children by part; whatever fits no part is one of its own, under its key."""
     revision = state.revision
-    found: dict[str, Any] = {CONFIG: {}, BUDGET: False}
+    found: dict[str, Any] = {CONFIG: {}, BUDGET: False, SCALER: {}, GATEWAY: {}}
     for key, child in state.children.items():
         neutral = json.loads(
             json.dumps(child).replace(f"-{revision}", "-REV").replace(f'"{revision}"', '"REV"')
         )
-        neutral["metadata"]["annotations"] = {}
+        told = neutral["metadata"].pop("annotations")
         kind, _, name = key.replace(f"-{revision}", "-REV").partition("/")
         if kind == "ConfigMap" and name.endswith("-REV"):
             config = json.loads(neutral["data"].pop("config.json"))
@@ -103,6 +118,17 @@ def _in_parts(state: State) -> dict[str, Any]:
         elif kind == "PodDisruptionBudget":
             found[BUDGET] = True
             continue
+        elif kind == "HorizontalPodAutoscaler":
+            found[SCALER] = dict(_flat(neutral, ""))
+            continue
+        elif kind == "EndpointSlice":
+            found[GATEWAY] |= dict(_flat({**neutral, "route": json.loads(told[GATEWAY_ANNOTATION])}, "slice"))
+            continue
+        elif kind == "Service" and name.endswith("-pods"):
+            found[GATEWAY] |= dict(_flat(neutral, "pods"))
+            continue
+        elif kind == "Service" and (mark := neutral["spec"]["selector"].pop(BEHIND, None)) is not None:
+            found[GATEWAY][BEHIND] = mark
         found[f"{kind}/{name}"] = neutral
     return found
 

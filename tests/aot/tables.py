@@ -21,7 +21,12 @@ GOOD: dict[str, list[Any]] = {
     "agent.sessions.store": [],
     "resources.gpu.deviceClassName": [],
     "resources.gpu.sharing": ["TimeSlicing"],
-    "autoscaling.minReplicas": [1, 1000, 0],
+    "autoscaling.minReplicas": [1, 3, 0],
+    "autoscaling.maxReplicas": [1, 3, 1000],
+    "autoscaling.provider": [],
+    # What the patterns admit and the operator does not know is among the cross-field mutations.
+    "autoscaling.schedules[].timeZone": ["Europe/Zurich", "Etc/GMT+5"],
+    "autoscaling.schedules[].minReplicas": [0, 2],
     "resources.requests.cpu": ["1500m", 1, "0", "+.5", "1e-1"],
     "resources.requests.memory": ["4Gi", 1, "1.5G", "0"],
     "resources.requests.ephemeral-storage": ["8589934592", "1k", "8Gi"],
@@ -46,6 +51,14 @@ GOOD: dict[str, list[Any]] = {
 }
 """Good values of fields whose schema alone does not lead to them."""
 
+GOOD_ON: dict[tuple[str, str], list[Any]] = {
+    ("hpa", "autoscaling.minReplicas"): [1, 3],
+    ("hpa", "autoscaling.maxReplicas"): [2, 1000],
+    ("hpa", "autoscaling.targetConcurrency"): [],
+    ("hpa", "replicas"): [2, 5],
+}
+"""The same for one base, where others have others."""
+
 ALONE: dict[str, list[Any]] = {
     "model.uri": [
         "oci://registry.example.com/models/geography:v1",
@@ -62,14 +75,21 @@ ALONE: dict[str, list[Any]] = {
     "resources.gpu.count": [0, 1],
     "resources.gpu.deviceClassName": ["gpu.example.com"],
     "replicas": [0, 1000],
+    "autoscaling.minReplicas": [1000],
+    "autoscaling.provider": ["Native", "HPA", "KEDA"],
+    "autoscaling.schedules[].minReplicas": [1000],
 }
 """Further values for the field alone in the bare manifest."""
 
 ONLY_ON: dict[str, tuple[str, ...]] = {"suspend": ("running", "local")}
 """Bases on which a field is changed, where not on all: these have a node selector that no node has."""
 
-SECTIONS_KEPT = ("running",)
-"""Bases whose sections are never taken away: pods would find a node."""
+ONLY_ABOUT: dict[str, tuple[str, ...]] = {
+    "running": ("replicas", "suspend"),
+    "native": ("replicas", "suspend", "autoscaling"),
+    "hpa": ("replicas", "suspend", "autoscaling"),
+}
+"""Bases of which only these fields are changed, one by one: the pods of another template would find a node."""
 
 REFUSED_ALWAYS = {"template.spec.restartPolicy": "a Deployment's pods are always restarted"}
 """Fields that exist to be refused with a sentence."""
@@ -83,6 +103,7 @@ UNSET_REFUSED: dict[str, str] = {
     "agent.prices": "maxCost bounds nothing",
     "agent.sessions.store": "store cannot be changed",
     "agent.sessions.redisUrlSecretRef": "store Redis needs",
+    "autoscaling.provider": "only provider HPA scales by CPU",
 }
 """Fields of the bases that a cross-field rule wants there, and what it says without them."""
 
@@ -128,6 +149,11 @@ NO_EFFECT: dict[str, str] = {
     "remediation": "asks for nothing while its mode is Disabled, and any other mode is refused",
     "strategy": "what is not refused is the default; progressDeadlineSeconds is the exception",
     "access.allowedNamespaces": "an empty list asks for nothing, any other is refused",
-    "replicas": "nothing runs while suspended, whatever the number; a disruption budget is there from 2 on",
+    "replicas": "what it and its bounds come to is predicted of the whole specification",
+    "suspend": "what it and its bounds come to is predicted of the whole specification",
+    "autoscaling": "bounds and targets are read at each decision, and no decision changes without load; what the "
+    "scaler is told and the number of replicas are predicted of the whole specification",
+    "access.gateway": "who leads to the gateway, and what that is told, is predicted of the whole specification",
+    "access.hold": "what the gateway is told is predicted of the whole specification",
 }
 """Fields that may change without a child changing."""

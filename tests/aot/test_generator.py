@@ -56,15 +56,15 @@ def test_a_feature_that_is_not_there_is_asked_for(line: Any) -> None:
     assert any(line.path in not_there(spec) for spec in accepted)
 
 
-def _complete(spec: Spec) -> Spec:
-    return {"replicas": 1, "suspend": False, **spec}
+_complete = schema.stored
 
 
 @pytest.mark.parametrize("name", bases.BASES)
 def test_a_base_is_a_specification_that_this_version_carries_out(name: str) -> None:
     spec = bases.BASES[name]
     AgentDeploymentSpec.model_validate(spec)
-    assert predict(_complete(spec), _complete(spec)) == Effect()
+    effect = predict(_complete(spec), _complete(spec))
+    assert effect.parts == frozenset() and not effect.reason
 
 
 def test_the_bases_say_something_in_every_field_that_works() -> None:
@@ -82,13 +82,15 @@ def test_no_accepted_mutation_starts_a_container() -> None:
     for mutation in MUTATIONS:
         spec = mutation.spec
         suspended = spec.get("suspend") is True or spec.get("replicas") == 0
-        nowhere = schema.get(spec, ("template", "spec", "nodeSelector")) == bases.NOWHERE
-        assert mutation.refused is not None or suspended or nowhere, mutation.name
+        pod = schema.get(spec, ("template", "spec"))
+        nowhere = schema.get(pod, ("nodeSelector",)) == bases.NOWHERE
+        nobody = schema.get(pod, ("schedulerName",)) == bases.NOBODY
+        assert mutation.refused is not None or suspended or nowhere or nobody, mutation.name
 
 
 def test_the_tables_speak_of_fields_that_exist() -> None:
     known = set(schema.fields())
-    named = [*tables.GOOD, *tables.ALONE, *tables.ONLY_ON, *tables.REFUSED_ALWAYS, *tables.UNSET_REFUSED]
+    named = [*tables.GOOD, *tables.ALONE, *tables.ONLY_ON, *(path for _, path in tables.GOOD_ON), *tables.REFUSED_ALWAYS, *tables.UNSET_REFUSED]
     named += [*tables.NOT_EMPTY, *tables.ROLLS_FOR_NOTHING, *tables.CHILD_REFUSED, *tables.NO_EFFECT]
     assert not set(named) - known
     scaffolds = {path.removesuffix("[]") for path in bases.SCAFFOLDS}
