@@ -126,7 +126,8 @@ REDIS := from local_cluster.preflight import install_packages as i; i({"redis-se
 test-unit: venv ## Tests that need no cluster
 	@$(SYSTEM_PYTHON) -c '$(REDIS)'
 	@echo "==> unit, property and model tests"
-	@$(PYTHON) -m pytest tests/unit tests/property tests/model tests/conformance --ignore tests/conformance/cluster
+	@$(PYTHON) -m pytest tests/unit tests/property tests/model tests/conformance \
+		tests/aot/test_generator.py tests/aot/test_prediction.py --ignore tests/conformance/cluster
 
 test-clients: venv ## OpenAI's npm client against the runtime
 	@echo "==> npm client"

@@ -2,8 +2,8 @@
 
 The one idea: six agents stand for all. `local` says something in every field that works, so that each can be
 changed and taken away; `remote` has what excludes that; `bare` says nothing, so that each field can be the
-only one; `running` wants replicas; `native` is scaled by the operator and `hpa` by Kubernetes. Everywhere else
-no pod is wanted, or none gets to a node: a change costs writes, not containers.
+only one; `running` wants replicas; the operator scales `native` and Kubernetes `hpa`. Where pods are wanted,
+none gets to a node: a change costs writes, not containers.
 """
 
 from __future__ import annotations

@@ -346,6 +346,7 @@ _WHILE_RUNNING = (
           {"resources": {"requests": {"cpu": "5m"}}}),
 )  # fmt: skip
 
+
 def _windows(base: Spec, **fields: Any) -> Spec:
     window = {**NEVER_OPEN, "minReplicas": 1, **fields}
     return {"autoscaling": {**base.get("autoscaling", {"maxReplicas": 4}), "schedules": [window]}}
@@ -408,7 +409,8 @@ _BEHIND_GATEWAY = (
             ("for who may sleep", {"autoscaling": {"minReplicas": 0, "maxReplicas": 4}}),
             ("always", {"access": {"gateway": "Always"}}),
             ("that holds little", {
-                "access": {"gateway": "Always", "hold": {"maxRequests": 1, "maxMebibytes": 1, "seconds": 1}}}),
+                "access": {"gateway": "Always",
+                           "hold": {"maxRequests": 1, "maxMebibytes": 1, "seconds": 1}}}),
             ("that holds much", {
                 "access": {"hold": {"maxRequests": 100_000, "maxMebibytes": 65_536, "seconds": 86_400}},
                 "autoscaling": {"minReplicas": 0, "maxReplicas": 4}}),

@@ -1,8 +1,8 @@
 """Which part of the children a change of the specification must reach. Layer: tests.
 
 The one idea: two stored specifications are compared field by field, and each field that differs says where it
-must show; what fields come to only together, replicas, scaler and gateway, is worked out of each and compared.
-The children are then compared in the same terms: configuration, pod template, replicas, deadline, disruption
+must show; what several fields come to together (replicas, budget, scaler, gateway) is worked out of both. The
+children are then compared in the same terms: configuration, pod template, replicas, deadline, disruption
 budget, scaler, gateway. Both must name the same parts: an effect too many is as wrong as one too few.
 """
 

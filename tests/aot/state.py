@@ -104,7 +104,7 @@ def _in_parts(state: State) -> dict[str, Any]:
         neutral = json.loads(
             json.dumps(child).replace(f"-{revision}", "-REV").replace(f'"{revision}"', '"REV"')
         )
-        told = neutral["metadata"].pop("annotations")
+        told = neutral["metadata"].pop("annotations", {})
         kind, _, name = key.replace(f"-{revision}", "-REV").partition("/")
         if kind == "ConfigMap" and name.endswith("-REV"):
             config = json.loads(neutral["data"].pop("config.json"))
@@ -127,10 +127,16 @@ def _in_parts(state: State) -> dict[str, Any]:
         elif kind == "Service" and name.endswith("-pods"):
             found[GATEWAY] |= dict(_flat(neutral, "pods"))
             continue
-        elif kind == "Service" and (mark := neutral["spec"]["selector"].pop(BEHIND, None)) is not None:
-            found[GATEWAY][BEHIND] = mark
+        elif kind == "Service" and _behind(neutral):
+            found[GATEWAY][BEHIND] = True
         found[f"{kind}/{name}"] = neutral
     return found
+
+
+def _behind(service: Object) -> bool:
+    """Whether the gateway stands in front of a Service, which then is as it would be without."""
+    selector: Object = service.get("spec", {}).get("selector", {})
+    return selector.pop(BEHIND, None) is not None
 
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -89,7 +89,7 @@ ONLY_ABOUT: dict[str, tuple[str, ...]] = {
     "native": ("replicas", "suspend", "autoscaling"),
     "hpa": ("replicas", "suspend", "autoscaling"),
 }
-"""Bases of which only these fields are changed, one by one: the pods of another template would find a node."""
+"""Bases of which only these fields are changed, one by one: pods of another template would find a node."""
 
 REFUSED_ALWAYS = {"template.spec.restartPolicy": "a Deployment's pods are always restarted"}
 """Fields that exist to be refused with a sentence."""
@@ -149,11 +149,10 @@ NO_EFFECT: dict[str, str] = {
     "remediation": "asks for nothing while its mode is Disabled, and any other mode is refused",
     "strategy": "what is not refused is the default; progressDeadlineSeconds is the exception",
     "access.allowedNamespaces": "an empty list asks for nothing, any other is refused",
-    "replicas": "what it and its bounds come to is predicted of the whole specification",
-    "suspend": "what it and its bounds come to is predicted of the whole specification",
-    "autoscaling": "bounds and targets are read at each decision, and no decision changes without load; what the "
-    "scaler is told and the number of replicas are predicted of the whole specification",
-    "access.gateway": "who leads to the gateway, and what that is told, is predicted of the whole specification",
-    "access.hold": "what the gateway is told is predicted of the whole specification",
+    "replicas": "the number that it and its bounds come to is predicted as a whole",
+    "suspend": "the number that it and its bounds come to is predicted as a whole",
+    "autoscaling": "without load targets change no number; number and scaler are predicted as a whole",
+    "access.gateway": "what leads to the gateway, and what that is told, is predicted as a whole",
+    "access.hold": "what the gateway is told is predicted as a whole",
 }
-"""Fields that may change without a child changing."""
+"""Fields that may change without a child changing, or whose effect others decide."""

@@ -14,7 +14,7 @@ from tests.aot import bases, schema, tables
 from tests.aot.campaign import amiss, difference
 from tests.aot.effects import CONFIG, DEADLINE, REPLICAS, TEMPLATE, Effect, not_there, predict
 from tests.aot.mutations import SEED, generate
-from tests.aot.schema import UNSET, Spec
+from tests.aot.schema import UNSET
 from tests.aot.state import State
 from tests.aot.values import PATTERNS
 
@@ -90,8 +90,11 @@ def test_no_accepted_mutation_starts_a_container() -> None:
 
 def test_the_tables_speak_of_fields_that_exist() -> None:
     known = set(schema.fields())
-    named = [*tables.GOOD, *tables.ALONE, *tables.ONLY_ON, *(path for _, path in tables.GOOD_ON), *tables.REFUSED_ALWAYS, *tables.UNSET_REFUSED]
+    named = [*tables.GOOD, *tables.ALONE, *tables.ONLY_ON, *tables.REFUSED_ALWAYS, *tables.UNSET_REFUSED]
     named += [*tables.NOT_EMPTY, *tables.ROLLS_FOR_NOTHING, *tables.CHILD_REFUSED, *tables.NO_EFFECT]
+    named += [path for _, path in tables.GOOD_ON]
+    named += [path for paths in tables.ONLY_ABOUT.values() for path in paths]
+    assert {*tables.ONLY_ABOUT, *(base for base, _ in tables.GOOD_ON)} <= set(bases.BASES)
     assert not set(named) - known
     scaffolds = {path.removesuffix("[]") for path in bases.SCAFFOLDS}
     assert not scaffolds - known

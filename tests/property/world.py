@@ -319,11 +319,11 @@ def _defaulted(obj: dict[str, Any]) -> dict[str, Any]:
     if obj["kind"] == "Deployment":
         pod = spec["template"]["spec"]
         pod.setdefault("dnsPolicy", "ClusterFirst")
-        pod["schedulerName"] = "default-scheduler"
+        pod.setdefault("schedulerName", "default-scheduler")
         spec["template"]["metadata"].setdefault("creationTimestamp", None)
         for container in pod["containers"]:
-            container["terminationMessagePath"] = "/dev/termination-log"
-            container["imagePullPolicy"] = "IfNotPresent"
+            container.setdefault("terminationMessagePath", "/dev/termination-log")
+            container.setdefault("imagePullPolicy", "IfNotPresent")
             for mount in container.get("volumeMounts", ()):
                 if mount.get("readOnly") is False:
                     del mount["readOnly"]
