@@ -10,13 +10,12 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable
 
+from agent_operator.shell import kinds
 from tests.support.audit import Request
 
 NAME_LENGTH = 6
 """Agents are called a00000 to a99999, so every child's name begins with its agent's."""
-CHILDREN = frozenset(
-    {"configmaps", "deployments", "services", "poddisruptionbudgets", "horizontalpodautoscalers"}
-)
+CHILDREN = frozenset(kind.plural for kind in kinds.CHILDREN)
 PARENTS = frozenset({"agentdeployments", "peeragents"})
 
 

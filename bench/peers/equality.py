@@ -12,9 +12,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from agent_operator.shell.kinds import CHILDREN, ENDPOINT_SLICE
 from bench.peers.children import AGENT_LABEL, HASH_ANNOTATION, POD_TEMPLATE_ANNOTATION
 
-KINDS = ("configmaps", "deployments", "services", "poddisruptionbudgets")
+KINDS = tuple(kind.plural for kind in CHILDREN if kind != ENDPOINT_SLICE)
+"""EndpointSlices are left out: Kubernetes makes some of every Service, under names that differ."""
 CHECKSUM = "<checksum>"
 NAMESPACE = "<namespace>"
 _GIVEN = ("uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "namespace")

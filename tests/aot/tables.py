@@ -120,7 +120,7 @@ NOT_EMPTY = {
 INDEPENDENT = (
     "agent.systemPrompt", "agent.prices", "agent.limits.maxSteps", "agent.limits.maxTokens",
     "agent.sessions.ttlSeconds", "agent.sessions.maxSessions", "agent.sessions.redisUrlSecretRef.key",
-    "runtime", "health", "strategy.progressDeadlineSeconds", "access.apiKeysSecretRef.name",
+    "runtime", "health", "strategy.progressDeadlineSeconds", "access.apiKeysSecretRef.name", "access.hold",
     "model.dtype", "model.quantization", "model.revision", "model.tokenSecretRef.key",
     "template.metadata", "template.spec.serviceAccountName", "resources.gpu.resourceName",
 )  # fmt: skip

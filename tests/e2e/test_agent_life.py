@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.children import EVERYTHING
 from tests.support.kubectl import Kubectl, wait_for
 
 NAME = "geography"
 SELECTOR = f"agentoperator.dev/agent={NAME}"
-CHILDREN = "deployments,services,configmaps,poddisruptionbudgets"
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,6 @@ def test_suspend_stops_the_pods_and_resume_brings_them_back(ready: Kubectl) -> N
 
 def test_deleting_the_agent_leaves_nothing_behind(ready: Kubectl) -> None:
     ready.run("delete", "agd", NAME, "--wait=true")
-    kinds = f"{CHILDREN},replicasets,pods"
-    wait_for("every child to be collected", lambda: not ready.names(kinds, SELECTOR), 90)
+    wait_for("every child to be collected", lambda: not ready.names(EVERYTHING, SELECTOR), 90)
     time.sleep(3)  # a late reconcile must not create anything again
-    assert ready.names(kinds, SELECTOR) == []
+    assert ready.names(EVERYTHING, SELECTOR) == []

@@ -24,7 +24,6 @@ from tests.support.processes import answer_of, end, free_port, sample
 Object = dict[str, Any]
 NODE_LABEL = "conformance.example.com/node"
 QUIET_SECONDS = 3.0
-CHILDREN = "deployments,services,configmaps,poddisruptionbudgets"
 
 
 class Operator:

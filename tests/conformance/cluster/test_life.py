@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from tests.conformance.cluster.operating import (
-    CHILDREN,
     Operator,
     play_kubelet,
     references,
@@ -21,6 +20,7 @@ from tests.conformance.cluster.operating import (
     wait_observed,
 )
 from tests.support.audit import AuditMark
+from tests.support.children import MADE
 from tests.support.kubectl import Kubectl, wait_for
 from tests.support.processes import end, free_port
 
@@ -53,7 +53,7 @@ def test_edits_and_deletions_of_children_are_repaired_within_seconds(
     for name in names:
         agent(name, rest=False, replicas=2, suspend=True)
     operator.settle(AuditMark())
-    found = [references(kubectl, CHILDREN, name) for name in names]
+    found = [references(kubectl, MADE, name) for name in names]
     # Agent by agent, and of each another child in every round, so that no agent is in a fight with anybody.
     refs = [children[turn % len(children)] for turn in range(REPAIRS // AGENTS) for children in found]
     wanted = {ref: meaning(kubectl, ref) for children in found for ref in children}

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.cluster.operating import CHILDREN, Operator, references, selector, wait_observed
+from tests.conformance.cluster.operating import Operator, references, selector, wait_observed
 from tests.support.audit import AuditMark
+from tests.support.children import EVERYTHING, MADE
 from tests.support.kubectl import Kubectl, wait_for
 
 Create = Callable[..., dict[str, Any]]
@@ -31,7 +32,7 @@ def test_every_child_is_applied_by_one_manager_and_of_the_agent_only_the_status(
 ) -> None:
     agent("managed", replicas=2)
 
-    children = references(kubectl, CHILDREN, "managed")
+    children = references(kubectl, MADE, "managed")
     assert {child.split("/")[0].split(".")[0] for child in children} == {
         "deployment", "service", "configmap", "poddisruptionbudget",
     }  # fmt: skip
@@ -129,7 +130,7 @@ def test_deleting_an_agent_removes_every_child(
     name = "collected"
     created = agent(name, replicas=2)
     assert created["metadata"].get("finalizers", []) == []
-    children = [kubectl.get(*child.split("/")) or {} for child in references(kubectl, CHILDREN, name)]
+    children = [kubectl.get(*child.split("/")) or {} for child in references(kubectl, MADE, name)]
     assert len(children) == 4
     for child in children:
         (owner,) = child["metadata"]["ownerReferences"]
@@ -139,8 +140,7 @@ def test_deleting_an_agent_removes_every_child(
         operator.stop()
     try:
         kubectl.run("delete", "agd", name, "--timeout=10s")
-        everything = f"{CHILDREN},replicasets,pods"
-        wait_for("the children to go", lambda: not references(kubectl, everything, name), 60)
+        wait_for("the children to go", lambda: not references(kubectl, EVERYTHING, name), 60)
     finally:
         if not running:
             operator.start()
@@ -151,4 +151,4 @@ def test_foreground_deletion_waits_for_the_children(agent: Create, kubectl: Kube
 
     kubectl.run("delete", "agd", "foreground", "--cascade=foreground", "--timeout=60s")
 
-    assert references(kubectl, CHILDREN, "foreground") == []
+    assert references(kubectl, MADE, "foreground") == []
