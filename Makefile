@@ -100,13 +100,20 @@ generate: venv ## Regenerate the CRD, the chart's copy of it, the references and
 	@$(PYTHON) -m tests.conformance.report
 
 # ---------------------------------------------------------------- tests
-.PHONY: test lint test-unit test-clients test-fuzz test-fault test-contract test-aot test-leader test-scale test-e2e test-cluster test-long
+.PHONY: test lint test-unit test-clients test-fuzz test-fault test-contract test-aot test-leader test-shards test-churn test-e2e test-cluster test-long
 test: ## Everything: lint, unit, property, contract, chart, end to end, cluster life cycle
 	@begin=$$SECONDS; was_up=no; \
 	if $(CLUSTER_DRIVER) status --provider $(CLUSTER) >/dev/null 2>&1; then was_up=yes; fi; \
-	$(MAKE) --no-print-directory lint test-unit test-clients test-fuzz test-fault; \
-	$(MAKE) --no-print-directory cluster-up images model clerk install; \
-	$(MAKE) --no-print-directory test-contract test-aot test-leader test-scale test-e2e test-cluster; \
+	$(MAKE) --no-print-directory lint cluster-up; \
+	echo "==> ten minutes of churn begin, beside what follows until the images"; \
+	$(MAKE) --no-print-directory test-churn >.local/test-churn.log 2>&1 & churn=$$!; \
+	trap 'kill $$churn 2>/dev/null || true' EXIT; \
+	$(MAKE) --no-print-directory test-unit test-clients test-fuzz test-fault; \
+	echo "==> waiting for the churn to end"; \
+	wait $$churn || { cat .local/test-churn.log; exit 1; }; \
+	trap - EXIT; tail -n 25 .local/test-churn.log; \
+	$(MAKE) --no-print-directory images model clerk install; \
+	$(MAKE) --no-print-directory test-contract test-aot test-leader test-shards test-e2e test-cluster; \
 	if [ $$was_up = no ]; then $(MAKE) --no-print-directory cluster-down; fi; \
 	echo "==> make test: everything passed in $$(( (SECONDS - begin) / 60 ))m$$(( (SECONDS - begin) % 60 ))s"
 
@@ -154,9 +161,13 @@ test-leader: venv ## Two operators: kill, freeze, cut network, clock jumps
 	@echo "==> leader election under faults"
 	@$(PYTHON) -m pytest -s tests/fault_cluster
 
-test-scale: venv ## Two shards, and ten minutes of churn on simulated nodes
-	@echo "==> shards and churn"
-	@$(PYTHON) -m pytest -s tests/scale
+test-shards: venv ## Two operators that share the agents by a label
+	@echo "==> shards"
+	@$(PYTHON) -m pytest -s tests/scale/test_shards.py
+
+test-churn: venv ## Ten minutes of churn on simulated nodes
+	@echo "==> churn"
+	@$(PYTHON) -m pytest -s tests/scale/test_churn.py
 
 test-e2e: venv ## The whole system on the real node
 	@echo "==> end to end"

@@ -33,7 +33,8 @@ from agent_operator.core.snapshot import Defaults
 from agent_operator.observability.logging import configure_logging
 from agent_operator.observability.metrics import Metrics
 from agent_operator.observability.probes import ProbeServer
-from agent_operator.settings import Settings, SettingsError, load_settings
+from agent_operator.program_settings import SettingsError
+from agent_operator.settings import Settings, load_settings
 from agent_operator.shell.connection import Connection, direct_session
 from agent_operator.shell.credentials import NoClusterError, load_credentials, own_namespace
 from agent_operator.shell.execute import Executor

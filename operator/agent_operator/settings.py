@@ -1,34 +1,16 @@
-"""What the operator can be told. Layer: top, beside __main__; imports pydantic and the standard library.
-
-The one idea: one model; every field is an environment variable AGENT_OPERATOR_<FIELD> and a flag --<field>
-(flags win). Everything wrong is reported in one message that names the variable, its value and what is
-allowed, before anything else happens. Unknown AGENT_OPERATOR_* variables are ignored: Kubernetes itself
-sets such names in pods beside a Service called agent-operator.
-"""
+"""What the operator can be told. Layer: top, beside __main__; imports pydantic and program_settings."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from agent_operator.program_settings import DNS_LABEL, Label, Labels, Program
 
 PREFIX = "AGENT_OPERATOR_"
 
-_DNS_LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 _DNS_NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
-
-
-def _split(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-Label = Annotated[str, Field(pattern=_DNS_LABEL)]
 
 
 class Settings(BaseModel):
@@ -40,11 +22,11 @@ class Settings(BaseModel):
         min_length=1, pattern=r"^\S+$",
         description="Image of the agent runtime for agents that do not name their own. Required.",
     )  # fmt: skip
-    watch_namespaces: Annotated[tuple[Label, ...], BeforeValidator(_split)] = Field(
+    watch_namespaces: Labels = Field(
         default=(), description="Comma-separated namespaces to serve; empty: all.",
     )  # fmt: skip
     shard: str = Field(
-        default="", pattern=f"{_DNS_LABEL}|^$",
+        default="", pattern=f"{DNS_LABEL}|^$",
         description="Serve the agents labelled agentoperator.dev/shard=SHARD, under a Lease of their own; "
         "empty: those without that label.",
     )  # fmt: skip
@@ -74,7 +56,7 @@ class Settings(BaseModel):
     )
 
     gateway_service: str = Field(
-        default="", pattern=f"{_DNS_LABEL}|^$",
+        default="", pattern=f"{DNS_LABEL}|^$",
         description="Service of the gateways, in the Lease's namespace; empty: there are none, and an agent "
         "that was scaled to zero is not woken by requests.",
     )  # fmt: skip
@@ -104,60 +86,5 @@ class Settings(BaseModel):
         return self
 
 
-class SettingsError(Exception):
-    """Settings are invalid; the message is complete and for users."""
-
-
-def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
-    """Settings from flags and environment; flags win. An empty variable counts as not set.
-
-    Raises:
-        SettingsError: with one line per problem.
-        SystemExit: for --help (0) and unknown flags (2).
-    """
-    flags = {k: v for k, v in vars(_parser().parse_args(arguments)).items() if v is not None}
-    variables = {
-        name: value
-        for name in Settings.model_fields
-        if (value := environment.get(PREFIX + name.upper(), "").strip())
-    }
-    given = {**variables, **flags}
-    try:
-        return Settings.model_validate(given)
-    except ValidationError as error:
-        lines = [_explain(problem, flags) for problem in error.errors(include_url=False)]
-        raise SettingsError("invalid settings:\n" + "\n".join(f"  {line}" for line in lines)) from None
-
-
-def flag_of(name: str) -> str:
-    """The flag of a field."""
-    return "--" + name.replace("_", "-")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="agent-operator",
-        description="The Agent Operator. Every flag can also be given as environment variable "
-        f"{PREFIX}<FLAG>, for example {PREFIX}LOG_LEVEL=debug. Credentials come from the pod's service "
-        "account or from KUBECONFIG.",
-        allow_abbrev=False,
-    )
-    for name, info in Settings.model_fields.items():
-        default = f" (default: {info.default})" if info.default and not info.is_required() else ""
-        # A switch may stand alone or have a value, as with Go programs: --leader-elect=false.
-        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if info.annotation is bool else {}
-        parser.add_argument(flag_of(name), metavar="VALUE", help=f"{info.description}{default}", **switch)
-    return parser
-
-
-def _explain(problem: ErrorDetails, flags: Mapping[str, Any]) -> str:
-    """One problem: which variable or flag, its value, what is allowed."""
-    if not problem["loc"]:
-        return problem["msg"].removeprefix("Value error, ")
-    name = str(problem["loc"][0])
-    where = f"{PREFIX}{name.upper()} (or {flag_of(name)})"
-    meaning = Settings.model_fields[name].description
-    if problem["type"] == "missing":
-        return f"{where} is not set. {meaning}"
-    source = flag_of(name) if name in flags else PREFIX + name.upper()
-    return f"{source}={json.dumps(problem['input'])}: {problem['msg']}. {meaning}"
+_PROGRAM = Program(Settings, PREFIX, "agent-operator", "The Agent Operator.")
+load_settings = _PROGRAM.load

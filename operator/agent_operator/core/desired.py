@@ -44,12 +44,15 @@ def children(
     *,
     gateway: Gateway | None,
     defaults: Defaults,
+    startup_deadline: int | None = None,
 ) -> list[dict[str, Any]]:
     """Every child that should exist, in the order in which they are needed."""
     existing = seen.deployments.get(target.name)
     template = recorded(existing) if existing is not None else None
     if template is None:
-        template = pod_template(owner, request.spec, request.model, target.name, target.image)
+        template = pod_template(
+            owner, request.spec, request.model, target.name, target.image, startup_deadline=startup_deadline
+        )
     kept = {name: live for name, live in seen.deployments.items() if _kept(name, live, target, decision)}
     older = [
         _deployment(owner, request, name, recorded(live) or mapping(live, "spec", "template"), live=live)

@@ -69,8 +69,9 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
     )
     gateway = _gateway(asked, seen, signals, states, decision)
     children = desired.children(
-        owner, asked, target, decision, seen, gateway=gateway, defaults=snapshot.defaults
-    )
+        owner, asked, target, decision, seen,
+        gateway=gateway, defaults=snapshot.defaults, startup_deadline=signals.startup_deadline,
+    )  # fmt: skip
     writes: Writes = (
         *_farewells(asked, seen, signals),
         *desired.changes(children, seen),

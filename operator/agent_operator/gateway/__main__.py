@@ -33,7 +33,7 @@ from agent_operator.gateway.settings import GatewaySettings, load_settings
 from agent_operator.observability.logging import configure_logging
 from agent_operator.observability.metrics import Metrics
 from agent_operator.observability.probes import ProbeServer
-from agent_operator.settings import SettingsError
+from agent_operator.program_settings import SettingsError
 from agent_operator.shell.connection import Connection
 from agent_operator.shell.credentials import NoClusterError, load_credentials
 from agent_operator.shell.http_kube import HttpKube

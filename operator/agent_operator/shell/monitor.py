@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from agent_operator.api.autoscaling import Autoscaling, AutoscalingProvider
+from agent_operator.api.names import LABEL_REVISION
 from agent_operator.core import autoscale, ledger, load
 from agent_operator.core import signals as signals_of
 from agent_operator.core.autoscale import EMPTY, Capacity, Memory, Policy
@@ -86,6 +87,8 @@ class _Agent:
     shown: Mapping[str, Any] = field(default_factory=dict)
     """status.load."""
     starts: Ledger = NO_STARTS
+    revision: str = ""
+    """Whose starts these are."""
     last_start: Start | None = None
     capacity: Capacity = UNKNOWN_CAPACITY
     ready: int = 0
@@ -262,6 +265,8 @@ class Monitor:
         start = ledger.read_start(pod, stats) if pod is not None else None
         if start is None:
             return
+        if (revision := text(pod, "metadata", "labels", LABEL_REVISION)) != record.revision:
+            record.revision, record.starts = revision, NO_STARTS
         record.starts = ledger.add(record.starts, start)
         if record.last_start is None or start.at >= record.last_start.at:
             record.last_start = start

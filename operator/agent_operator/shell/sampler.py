@@ -1,7 +1,8 @@
 """Asking every ready replica how it is. Layer: shell; imports aiohttp and the monitor.
 
-The one idea: one heap of who is due, and a short task for each question. The period is two seconds as long as
-that stays below RATE questions a second, and longer for a larger fleet, so the cost has a bound of its own.
+The one idea: one heap of who is due, and a short task for each question. The period is two seconds as long
+as that stays below RATE questions a second, and longer for a larger fleet, so the cost has a bound of its
+own: a thousand replicas are asked every two seconds, five thousand every ten.
 Replicas of an agent that the operator scales are asked to answer when their load changes (a long poll), so a
 jump is known at once without asking more often. Who has never answered is asked less and less.
 """
@@ -35,7 +36,8 @@ SPACING_SECONDS = 0.25
 """Shortest pause between two long polls of one replica."""
 LONGEST_PAUSE_SECONDS = 60.0
 LARGEST_ANSWER = 64 * 1024
-CONNECTIONS = 256
+ANY_NUMBER = 0
+"""Connections are bounded by RATE and the time an answer may take, and by one for each long poll."""
 
 
 @dataclass(slots=True)
@@ -91,7 +93,7 @@ class Sampler:
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        async with self._new_session(CONNECTIONS) as session, asyncio.TaskGroup() as tasks:
+        async with self._new_session(ANY_NUMBER) as session, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._tick(), name="monitor-tick")
             while True:
                 now = _now()
@@ -114,7 +116,7 @@ class Sampler:
 
     async def _ask(self, session: aiohttp.ClientSession, key: Key, asked: _Asked) -> None:
         replica, started = asked.replica, _now()
-        wait = PERIOD_SECONDS if asked.ever and self._monitor.is_scaled(key) else 0.0
+        wait = self.period if asked.ever and self._monitor.is_scaled(key) else 0.0
         params = {}
         if wait:
             params = {"wait": f"{wait:g}", "load": str(self._monitor.load_of(key, replica.name))}

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from agent_operator.settings import PREFIX, Settings, SettingsError, flag_of, load_settings
+from agent_operator.program_settings import SettingsError, flag_of
+from agent_operator.settings import PREFIX, Settings, load_settings
 
 IMAGE = {"AGENT_OPERATOR_RUNTIME_IMAGE": "registry/runtime:1"}
 

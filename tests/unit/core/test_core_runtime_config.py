@@ -10,7 +10,7 @@ import pytest
 from agent_operator.core import request
 from agent_operator.core.children.config_map import rendered
 from agent_operator.core.children.metadata import Owner
-from agent_operator.core.children.pod import GRACE_SECONDS, PRE_STOP_SECONDS, pod_template
+from agent_operator.core.children.pod import PRE_STOP_SECONDS, pod_template
 from agent_operator.core.children.runtime_config import runtime_config
 from agent_operator.core.request import Request
 from agent_runtime.contract import (
@@ -60,7 +60,8 @@ def test_the_pods_ports_and_grace_are_those_the_runtime_is_told() -> None:
     (container,) = pod["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {"http": config["port"], "admin": config["admin"]["port"]}
-    assert PRE_STOP_SECONDS + config["drain_seconds"] < GRACE_SECONDS
+    assert PRE_STOP_SECONDS + config["drain_seconds"] < pod["spec"]["terminationGracePeriodSeconds"]
+    assert config["drain_seconds"] >= config["parameters"]["request_timeout_seconds"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"]["port"] == "admin"
 

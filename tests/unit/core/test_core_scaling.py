@@ -406,3 +406,22 @@ def test_a_replica_of_ours_that_finds_no_place_means_that_none_is_free() -> None
 def test_an_agent_without_devices_is_bound_by_nothing() -> None:
     found = capacity(agent(), [], Places(node_totals([node(1)])))
     assert (found.fits, found.free) == (None, None)
+
+
+# What is learnt from starts.
+
+
+def test_a_later_revision_gets_the_time_to_start_that_was_seen_to_be_needed() -> None:
+    world = ready_world()
+    world.signals = Signals(startup_deadline=5000)
+    world.change(model={"uri": "oci://registry.example.com/models/geography:v2"})
+    world.settle()
+    thresholds = {
+        d["metadata"]["name"]: d["spec"]["template"]["spec"]["containers"][0]["startupProbe"][
+            "failureThreshold"
+        ]
+        for d in world.deployments()
+    }
+    assert sorted(thresholds.values()) == [1800, 5000]
+    world.signals = Signals(startup_deadline=9000)
+    assert not any("Deployment" in kinds([write]) for write in world.step().writes), "no pod restarts for it"

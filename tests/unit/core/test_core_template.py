@@ -7,7 +7,7 @@ from typing import Any
 
 from agent_operator.api import AgentDeploymentSpec, parse_model_uri
 from agent_operator.core.children.metadata import Owner
-from agent_operator.core.children.pod import GRACE_SECONDS, pod_template
+from agent_operator.core.children.pod import pod_template
 from agent_operator.core.children.template import merge, with_overrides
 
 SPEC = AgentDeploymentSpec.model_validate({"model": {"uri": "pvc://c/m"}, "resources": {"gpu": {"count": 2}}})
@@ -104,10 +104,10 @@ def test_tolerations_are_added_to_that_for_the_gpu_and_told_once() -> None:
 
 
 def test_a_grace_period_can_be_made_longer_but_not_shorter_than_the_drain() -> None:
-    assert (
-        overridden(terminationGracePeriodSeconds=1)["spec"]["terminationGracePeriodSeconds"] == GRACE_SECONDS
-    )
-    assert overridden(terminationGracePeriodSeconds=600)["spec"]["terminationGracePeriodSeconds"] == 600
+    ours = OURS["spec"]["terminationGracePeriodSeconds"]
+    assert overridden(terminationGracePeriodSeconds=1)["spec"]["terminationGracePeriodSeconds"] == ours
+    longer = ours + 1
+    assert overridden(terminationGracePeriodSeconds=longer)["spec"]["terminationGracePeriodSeconds"] == longer
 
 
 def test_the_cache_may_lie_on_a_volume_of_the_user() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from agent_operator.gateway.keys import FRESH_SECONDS, GRACE_SECONDS, SecretKeys, ring_of
 from agent_operator.gateway.settings import load_settings
-from agent_operator.settings import SettingsError
+from agent_operator.program_settings import SettingsError
 from agent_operator.shell.kinds import Kind
 from agent_operator.shell.kube import Object, UnavailableError
 from agent_runtime.api_keys import new_key

@@ -173,7 +173,12 @@ async def test_a_hung_engine_is_found_by_every_witness_and_a_saturated_one_by_no
         assert {record["progress"] for record in saturated.records} <= {"Busy", "Idle"}
         assert "Busy" in {record["progress"] for record in saturated.records}
         assert (hung.live[0], hung.ready[0], hung.live[-1], hung.ready[-1]) == (200, 200, 503, 503)
-        told = [*saturated.records, *hung.records]
+        # Word and figure are taken one after the other: at the very moment of the stall they may differ.
+        told = [
+            record
+            for record in (*saturated.records, *hung.records)
+            if abs(record["engine"]["idle_seconds"] - STALL_SECONDS) > 0.1
+        ]
         assert [record["progress"] for record in told] == [in_one_word(record["engine"]) for record in told]
         assert "no token for" in reason
         assert said(answer) == "Paris"

@@ -4,10 +4,11 @@ The one idea: a pod that a namespace enforcing the Pod Security Standard `restri
 given time to load its model and time to finish its requests, and that sees its model read-only.
 
 Start: the startup probe alone decides how long a model may load; until it succeeds the other probes do
-not run. Without health.startupDeadlineSeconds the deadline is 30 minutes. It is not derived from the
-GPU or the size of the model: the size is not known before the pull, and what differs most is the
-network and the disk; a deadline that is too short kills healthy loads for ever, one that is too long
-only delays the restart of a hung one. A runtime that fails says so and exits, it does not wait.
+not run. Without health.startupDeadlineSeconds the deadline is 30 minutes, and for a later revision more if
+starts of this agent were seen to need it (`core.ledger`). It is not derived from the GPU or the size of the
+model: the size is not known before the pull, and what differs most is the network and the disk; a deadline
+that is too short kills healthy loads for ever, one that is too long only delays the restart of a hung one. A
+runtime that fails says so and exits, it does not wait.
 
 Probes ask the admin port, which answers when the serving port has no connection left to give. The runtime
 itself says when its engine has stalled (health.stallSeconds), so a refusal is news and not noise: three in
@@ -31,7 +32,7 @@ from agent_operator.api.names import ADMIN_PORT_NAME, RUNTIME_CONTAINER, RUNTIME
 from agent_operator.api.resources import ResourceAmounts
 from agent_operator.core import naming
 from agent_operator.core.children.metadata import Owner
-from agent_operator.core.children.runtime_config import DRAIN_SECONDS
+from agent_operator.core.children.runtime_config import drain_seconds
 from agent_operator.core.children.template import with_overrides
 from agent_operator.core.children.volumes import Mounted, mounted
 from agent_runtime.contract import ADMIN_PORT, CACHE_PATH, HTTP_PORT
@@ -44,25 +45,36 @@ LIVENESS_FAILURES = 3
 PROBE_TIMEOUT_SECONDS = 10
 PRE_STOP_SECONDS = 5
 EXIT_MARGIN_SECONDS = 10
-GRACE_SECONDS = math.ceil(PRE_STOP_SECONDS + DRAIN_SECONDS + EXIT_MARGIN_SECONDS)
+
+
+def grace_seconds(spec: AgentDeploymentSpec) -> int:
+    """Seconds until a replica that is to end is killed."""
+    return math.ceil(PRE_STOP_SECONDS + drain_seconds(spec) + EXIT_MARGIN_SECONDS)
 
 
 def pod_template(
-    owner: Owner, spec: AgentDeploymentSpec, model: ModelUri | None, revision: str, image: str
+    owner: Owner,
+    spec: AgentDeploymentSpec,
+    model: ModelUri | None,
+    revision: str,
+    image: str,
+    *,
+    startup_deadline: int | None = None,
 ) -> dict[str, Any]:
     """The pod template of a revision, with the user's overrides laid over it.
 
-    `model` is None for a remote model, which needs no volume.
+    `model` is None for a remote model, which needs no volume. `startup_deadline`: seconds that starts of this
+    agent have proved to need, None where none was seen.
     """
     volumes = mounted(spec, model, naming.revisioned(owner.name, revision))
     pod: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "restartPolicy": "Always",
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": grace_seconds(spec),
         "securityContext": _pod_security(),
         "topologySpreadConstraints": [_spread(owner, revision)],
-        "containers": [_container(spec, model, image, volumes)],
+        "containers": [_container(spec, model, image, volumes, startup_deadline)],
         "volumes": [entry.volume for entry in volumes],
     }
     if tolerations := _tolerations(spec):
@@ -74,7 +86,11 @@ def pod_template(
 
 
 def _container(
-    spec: AgentDeploymentSpec, model: ModelUri | None, image: str, volumes: list[Mounted]
+    spec: AgentDeploymentSpec,
+    model: ModelUri | None,
+    image: str,
+    volumes: list[Mounted],
+    startup_deadline: int | None,
 ) -> dict[str, Any]:
     return {
         "name": RUNTIME_CONTAINER,
@@ -85,7 +101,7 @@ def _container(
         ],
         "env": _environment(model),
         "resources": resources(spec),
-        **_probes(spec),
+        **_probes(spec, startup_deadline),
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -97,8 +113,8 @@ def _container(
     }
 
 
-def _probes(spec: AgentDeploymentSpec) -> dict[str, Any]:
-    deadline = spec.health.startup_deadline_seconds or STARTUP_DEADLINE_SECONDS
+def _probes(spec: AgentDeploymentSpec, proved: int | None) -> dict[str, Any]:
+    deadline = spec.health.startup_deadline_seconds or max(STARTUP_DEADLINE_SECONDS, proved or 0)
     return {
         "startupProbe": {
             "httpGet": {"path": "/health/startup", "port": ADMIN_PORT_NAME},

@@ -20,7 +20,7 @@ from agent_operator.core.children.metadata import Owner
 from agent_runtime import contract
 from agent_runtime.contract import MODEL_MOUNT_PATH, ModelConfig, RuntimeConfig
 
-DRAIN_SECONDS: float = RuntimeConfig.model_fields["drain_seconds"].default
+_LEAST_DRAIN_SECONDS: float = RuntimeConfig.model_fields["drain_seconds"].default
 _QUANTIZATION: Mapping[Quantization, Literal["none", "int8", "int4"]] = {
     Quantization.DISABLED: "none",
     Quantization.INT8: "int8",
@@ -46,10 +46,16 @@ def runtime_config(
             level=spec.runtime.logging.level.value, path=spec.runtime.logging.path
         ),
         gpu_requested=spec.resources.gpu.count if spec.resources and spec.resources.gpu else 0,
-        drain_seconds=DRAIN_SECONDS,
+        drain_seconds=drain_seconds(spec),
         stall_seconds=float(spec.health.stall_seconds),
         port=contract.HTTP_PORT,
     )
+
+
+def drain_seconds(spec: AgentDeploymentSpec) -> float:
+    """Longest wait for requests when a replica ends: none may take longer than its own deadline, so nothing
+    that may still be answered is cut off. A replica without requests does not wait."""
+    return max(_LEAST_DRAIN_SECONDS, float(spec.runtime.parameters.request_timeout_seconds))
 
 
 def _model(owner: Owner, spec: AgentDeploymentSpec, model: ModelUri | None) -> ModelConfig:

@@ -1,0 +1,1 @@
+"""What sampling many replicas costs."""
