@@ -27,6 +27,7 @@ ROLLING = frozenset({CONFIG, TEMPLATE})
 """Parts whose change makes a new revision."""
 
 LONGEST_HPA_WINDOW = 3600
+SHORTEST_DRAIN = 30
 Shown = dict[str, Any]
 """Values of one part by a name of ours; None for what is there and not shown as it is."""
 
@@ -191,8 +192,13 @@ def _gateway(spec: Spec) -> Shown:
     }
 
 
+def _drain(spec: Spec) -> Shown:
+    """What the pod's grace period follows."""
+    return {str(max(SHORTEST_DRAIN, _of(spec, "runtime.parameters.requestTimeoutSeconds"))): None}
+
+
 _TOGETHER: dict[str, Callable[[Spec], Shown]] = {
-    REPLICAS: _replicas, BUDGET: _budget, SCALER: _scaler, GATEWAY: _gateway,
+    REPLICAS: _replicas, BUDGET: _budget, SCALER: _scaler, GATEWAY: _gateway, TEMPLATE: _drain,
 }  # fmt: skip
 """Parts that follow from several fields at once."""
 
