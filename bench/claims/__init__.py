@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.claim import Claim
-from bench.claims import agent, gateway, install, operator, runtime, scaling
+from bench.claims import agent, gateway, install, operator, runtime, scaling, scaling_live
 
 CLAIMS: tuple[Claim, ...] = (
     *operator.CLAIMS,
@@ -12,4 +12,5 @@ CLAIMS: tuple[Claim, ...] = (
     *runtime.CLAIMS,
     *gateway.CLAIMS,
     *scaling.CLAIMS,
+    *scaling_live.CLAIMS,
 )

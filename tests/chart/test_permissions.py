@@ -63,7 +63,9 @@ def test_secrets_wildcards_and_escalation_are_never_granted(values: Object, rend
     assert {g[3] for g in grants if g[2] == "nodes"} <= {"list"}
 
 
-def test_pods_are_only_read_and_annotated_and_of_an_agent_only_the_status_is_written(defaults: Rendered) -> None:
+def test_pods_are_only_read_and_annotated_and_of_an_agent_only_the_status_is_written(
+    defaults: Rendered,
+) -> None:
     verbs: dict[str, set[str]] = {}
     for _, _, resource, verb in granted(defaults):
         verbs.setdefault(resource, set()).add(verb)
@@ -98,7 +100,9 @@ def test_named_namespaces_get_a_role_each_and_the_cluster_none(render: Render) -
     assert rendered.environment()["AGENT_OPERATOR_WATCH_NAMESPACES"] == "team-a,team-b"
 
 
-def test_the_same_rules_hold_per_namespace_as_for_the_cluster_nodes_aside(defaults: Rendered, render: Render) -> None:
+def test_the_same_rules_hold_per_namespace_as_for_the_cluster_nodes_aside(
+    defaults: Rendered, render: Render
+) -> None:
     namespaced = render({"watchNamespaces": ["team-a"]})
 
     for name in ("agent-operator", "agent-operator-gateway"):
