@@ -1,4 +1,4 @@
-"""Requests to an agent as its clients send them. Layer: tests and tooling; imports aiohttp, the kubectl driver.
+"""Requests to an agent as its clients send them. Layer: tests and tooling; imports aiohttp, kubectl.
 
 The one idea: open loop. A request goes when its time has come, whatever became of the others, each on a
 connection of its own as from a client of its own, and whatever goes wrong is an outcome and no exception: a
