@@ -13,6 +13,7 @@ import statistics
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -193,7 +194,7 @@ def steps(name: str, number: int, autoscaling: dict[str, Any]) -> list[float]:
 
 
 def _alone(one: Agent) -> bool:
-    return len(one.kubectl.list("pods", one.selector)) == 1
+    return len(one.pods()) == 1
 
 
 def _measured(one: Agent) -> bool:
@@ -204,11 +205,13 @@ def _measured(one: Agent) -> bool:
 
 
 def reaction() -> Runs:
-    """Load step to new pod object, native beside HPA; needs metrics-server."""
+    """Load step to new pod object, both sides at the same time; needs metrics-server."""
     native = {"targetConcurrency": 2, "stableWindowSeconds": 6, "scaleDownDelaySeconds": 1}
-    ours = steps("step", STEPS, native)
     cpu = {"provider": "HPA", "targetCPUUtilizationPercent": 100, "scaleDownDelaySeconds": 0}
-    peer = steps("step-hpa", PEER_STEPS, cpu)
+    with ThreadPoolExecutor() as sides:
+        asked = sides.submit(steps, "step", STEPS, native)
+        peer = sides.submit(steps, "step-hpa", PEER_STEPS, cpu).result()
+        ours = asked.result()
     return Runs(
         ours=ours, peer=peer, details={side: _spread(s) for side, s in (("ours", ours), ("peer", peer))}
     )

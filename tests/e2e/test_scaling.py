@@ -197,7 +197,7 @@ async def test_the_replica_without_a_live_request_goes_first(
     cluster: Kubectl, apply: Callable[..., str], clients: Clients
 ) -> None:
     rules = {"minReplicas": 1, "maxReplicas": 2, "targetConcurrency": 4, "stableWindowSeconds": 6}
-    name = apply("chosen", rules | {"scaleDownDelaySeconds": 5})
+    name = apply("chosen", rules | {"scaleDownDelaySeconds": 20})  # the number asked for lasts so long
     cluster.run("scale", f"agd/{name}", "--replicas=2")
     await until("two replicas", lambda: _ready(cluster, name) == 2, 60, cluster, name)
     busy, idle = sorted(pods(cluster, name), key=lambda pod: str(pod["metadata"]["creationTimestamp"]))[::-1]
