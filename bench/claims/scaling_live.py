@@ -12,6 +12,7 @@ import os
 import statistics
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ PEER_STEPS = 3
 STEP_REQUESTS = 12
 CYCLES_VARIABLE = "BENCH_WAKE_CYCLES"
 CYCLES = 100
+SECONDS_VARIABLE = "BENCH_WAKE_SECONDS"
+SECONDS = 1800.0
+"""No cycle begins after so long."""
 SLEEPY = {"minReplicas": 0, "maxReplicas": 1, "targetConcurrency": 8, "stableWindowSeconds": 6}
 METRICS_SECONDS = 120.0
 
@@ -38,7 +42,7 @@ METRICS_SECONDS = 120.0
 @contextmanager
 def agent(name: str, autoscaling: dict[str, Any], **spec: Any) -> Iterator[Agent]:
     """An agent in a namespace of its own, Ready; all is deleted afterwards."""
-    kubectl = Kubectl(f"bench-{name}")
+    kubectl = Kubectl(f"bench-{name}-{uuid.uuid4().hex[:4]}")
     model = json.loads((ROOT / ".local" / "images.json").read_text())["geography"]
     resources = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}
     body = {"model": {"uri": f"oci://{model}"}, "resources": resources, "autoscaling": autoscaling, **spec}
@@ -138,11 +142,14 @@ async def _cycle(one: Agent, outcomes: list[Outcome]) -> None:
 def cycles() -> Runs:
     """Requests that failed in cycles of 1, 0 and 1 replicas."""
     number = int(os.environ.get(CYCLES_VARIABLE, str(CYCLES)))
+    seconds = float(os.environ.get(SECONDS_VARIABLE, str(SECONDS)))
     failed: list[int] = []
     words: list[str] = []
     sent, begin = 0, time.monotonic()
     with agent("cycles", SLEEPY | {"scaleDownDelaySeconds": 1}) as one:
         for cycle in range(number):
+            if time.monotonic() - begin > seconds:
+                break
             outcomes: list[Outcome] = []
             asyncio.run(_cycle(one, outcomes))
             bad = [o.told() for o in outcomes if not o.answered]
