@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from bench.claim import Claim
+<<<<<<< HEAD
 from bench.claims import agent, gateway, install, operator, runtime, scaling, signals
+=======
+from bench.claims import agent, gateway, install, operator, runtime, scaling, scaling_live
+>>>>>>> work-live
 
 CLAIMS: tuple[Claim, ...] = (
     *operator.CLAIMS,
@@ -12,5 +16,9 @@ CLAIMS: tuple[Claim, ...] = (
     *runtime.CLAIMS,
     *gateway.CLAIMS,
     *scaling.CLAIMS,
+<<<<<<< HEAD
     *signals.CLAIMS,
+=======
+    *scaling_live.CLAIMS,
+>>>>>>> work-live
 )

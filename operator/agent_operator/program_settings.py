@@ -3,8 +3,8 @@
 The one idea: one model; every field is an environment variable PREFIX<FIELD> and a flag --<field>, and flags
 win. Everything wrong is reported in one message that names the variable, its value and what is allowed,
 before anything else happens. Unknown variables are ignored: Kubernetes itself sets such names in pods beside
-a Service of the program's name. pydantic-settings would do half of it and says which field is wrong, not which
-variable or flag.
+a Service of the program's name. pydantic-settings would do half of it and says which field is wrong, not
+which variable or flag.
 """
 
 from __future__ import annotations

@@ -263,15 +263,19 @@ class Lane:
         self._waits(request)
 
     def declined(self, request: Request, status: int) -> bool:
-        """A pod answered 429 or 503 and asked to come later: whether the request goes elsewhere instead."""
+        """A pod answered 429 or 503 and asked to come later: whether the request goes elsewhere instead.
+
+        Who was held waits on: with other gateways beside us, we may have released more than the pod takes.
+        """
         pod = request.pod
         if not request.repeatable or pod is None or len(request.tried) + 1 >= TRIES:
             return False
         tried = (*request.tried, pod)
-        if all(other in tried for other in self.replicas.ready) and not (status == 503 and request.held):
+        nowhere = all(other in tried for other in self.replicas.ready)
+        if nowhere and not request.held:
             return False
         self.upstream_errors["declined"] += 1
-        if status == 503:
+        if nowhere or status == 503:
             self.replicas.rest(pod)
         request.tried = tried
         self._leave(request)

@@ -1,14 +1,17 @@
 """What pods say of themselves. Layer: gateway; imports aiohttp and the runtime's record.
 
-The one idea: once a second, and only of agents for which it matters now: pods on their way while somebody
-waits (how far are they?), ready pods where requests are paced or balanced (what have others given them?).
+The one idea: only agents are asked about for which it matters now. Ready pods where requests are paced or
+balanced, once a second: what have others given them? Pods on their way while somebody waits, ten times a
+second: how far are they? The first that says it is ready gets the requests at once: the kubelet asks it only
+every second, and its word then passes the API server.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 import aiohttp
 
@@ -19,6 +22,7 @@ from agent_operator.gateway.replicas import Pod
 from agent_runtime.stats import Stats
 
 POLL_SECONDS = 1.0
+WAKING_SECONDS = 0.1
 ANSWER_SECONDS = 2.0
 STARTING_POLLED = 4
 """Of many pods that start at once, so many tell enough."""
@@ -31,28 +35,37 @@ class Polling:
     def __init__(self, lanes: Callable[[], Iterable[Lane]]) -> None:
         self._lanes = lanes
         self._served: dict[str, int] = {}
+        self._waking: set[str] = set()
+        """Agents whose starting pods are being asked."""
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def run(self) -> None:
         """Until cancelled."""
         timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
-            while True:
-                started = asyncio.get_running_loop().time()
-                await self.poll(session)
-                elapsed = asyncio.get_running_loop().time() - started
-                await asyncio.sleep(max(0.1, POLL_SECONDS - elapsed))
+        async with (
+            aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
+            asyncio.TaskGroup() as tasks,
+        ):
+            tasks.create_task(_every(POLL_SECONDS, partial(self._poll_ready, session)), name="poll-ready")
+            tasks.create_task(
+                _every(WAKING_SECONDS, partial(self._poll_starting, session, tasks)), name="poll-starting"
+            )
 
-    async def poll(self, session: aiohttp.ClientSession) -> None:
-        """Once."""
+    async def _poll_ready(self, session: aiohttp.ClientSession) -> None:
         work = []
         for lane in self._lanes():
-            if lane.queue and not lane.replicas.ready:
-                work.append(self._starting(session, lane))
-            elif lane.queue or (lane.route.mode == "Always" and self._busy(lane)):
-                work += [self._ready(session, lane, pod) for pod in lane.replicas.ready]
-        if work:
-            await asyncio.gather(*work)
+            ready = lane.replicas.ready
+            if ready and (lane.queue or (lane.route.mode == "Always" and self._busy(lane))):
+                work += [self._ready(session, lane, pod) for pod in ready]
+        await asyncio.gather(*work)
+
+    async def _poll_starting(self, session: aiohttp.ClientSession, tasks: asyncio.TaskGroup) -> None:
+        """Without waiting for the answers: a pod that is slow to answer keeps no other agent asleep."""
+        for lane in self._lanes():
+            key = lane.route.key
+            if lane.queue and not lane.replicas.ready and key not in self._waking:
+                self._waking.add(key)
+                tasks.create_task(self._starting(session, lane), name="starting")
 
     def _busy(self, lane: Lane) -> bool:
         before = self._served.get(lane.route.key, -1)
@@ -61,11 +74,16 @@ class Polling:
 
     async def _starting(self, session: aiohttp.ClientSession, lane: Lane) -> None:
         pods = lane.replicas.starting
-        found = await asyncio.gather(
-            *(self._stats(session, pod, lane.route.admin_port) for pod in pods[:STARTING_POLLED])
-        )
+        port = lane.route.admin_port
+        try:
+            found = await asyncio.gather(*(self._stats(session, pod, port) for pod in pods[:STARTING_POLLED]))
+        finally:
+            self._waking.discard(lane.route.key)
         farthest = max((stats for stats in found if stats is not None), key=_how_far, default=None)
         lane.progress = progress(len(pods), farthest)
+        for pod, stats in zip(pods, found, strict=False):
+            if stats is not None and stats.state.lower() == _ORDER[-1]:
+                lane.replicas.vouch(pod)
 
     async def _ready(self, session: aiohttp.ClientSession, lane: Lane, pod: Pod) -> None:
         stats = await self._stats(session, pod.facts, lane.route.admin_port)
@@ -80,6 +98,15 @@ class Polling:
                 async with session.get(f"http://{host}:{port}/stats") as answer:
                     return Stats.decode(await answer.read()) if answer.status == 200 else None
         return None
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Until cancelled."""
+    while True:
+        started = asyncio.get_running_loop().time()
+        await work()
+        elapsed = asyncio.get_running_loop().time() - started
+        await asyncio.sleep(max(0.1, seconds - elapsed))
 
 
 _ORDER = ("starting", "loading", "warming", "ready")

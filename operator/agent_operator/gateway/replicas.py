@@ -1,7 +1,8 @@
 """An agent's pods and the connections to them. Layer: gateway; imports the core.
 
 The one idea: `ready` is at every moment the list of pods that may be given a request: what the slices call
-ready, without those that refused a moment ago. A pod that goes keeps the requests it has.
+ready, and what said so itself before they did, without those that refused a moment ago. A pod that goes
+keeps the requests it has.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ class Owner(Protocol):
 class Pod:
     """One pod and the connections to it."""
 
-    __slots__ = ("connections", "facts", "idle", "in_flight", "others", "owner", "resting", "seed", "served")
+    __slots__ = (
+        "connections", "facts", "idle", "in_flight", "others", "owner", "resting", "seed", "served",
+        "vouched",
+    )  # fmt: skip
 
     def __init__(self, owner: Owner, facts: PodFacts) -> None:
         self.owner = owner
@@ -58,6 +62,8 @@ class Pod:
         self.in_flight = self.others = self.served = 0
         self.resting = False
         """It refused a connection or a request a moment ago."""
+        self.vouched = False
+        """It said that it is ready, and the slices do not yet."""
         self.idle: list[BackendConnection] = []
         self.connections: set[BackendConnection] = set()
 
@@ -114,16 +120,25 @@ class Replicas:
         for place, fact in seen.items():
             pod = self._pods.setdefault(place, Pod(self._owner, fact))
             pod.facts = fact
+            if fact.ready or fact.terminating:
+                pod.vouched = False
             if not fact.ready:
                 pod.close_idle()
         self.starting = tuple(fact for fact in seen.values() if not fact.ready and not fact.terminating)
         self._recount()
 
+    def vouch(self, fact: PodFacts) -> None:
+        """A pod that is starting says that it is ready."""
+        pod = self._pods.get((fact.name, fact.host, fact.port))
+        if pod is not None and not pod.facts.ready and not pod.facts.terminating:
+            pod.vouched = True
+            self._recount()
+
     def rest(self, pod: Pod) -> None:
         """Leave a pod alone for a moment."""
         if pod.resting:
             return
-        pod.resting = True
+        pod.resting, pod.vouched = True, False
         self.ready = [other for other in self.ready if other is not pod]
 
         def recovered() -> None:
@@ -144,6 +159,8 @@ class Replicas:
                 connection.transport.abort()
 
     def _recount(self) -> None:
-        self.ready = [pod for pod in self._pods.values() if pod.facts.ready and not pod.resting]
+        self.ready = [
+            pod for pod in self._pods.values() if (pod.facts.ready or pod.vouched) and not pod.resting
+        ]
         if self.ready:
             self._on_ready()

@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 
+import pytest
+
 from agent_runtime.api_keys import new_key
 from tests.support.gateway import Client, Seen, ask, endpoint, our_slice, replica, running, until
 
@@ -29,6 +31,30 @@ async def test_a_thousand_held_requests_are_all_answered_once_there_is_a_pod_and
         assert len(pod.seen) == 1000
         assert it.empty()
         assert it.lane.outcomes["released"] == 1000
+
+
+async def test_who_was_held_and_is_declined_by_a_full_pod_waits_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent_operator.gateway.replicas.REST_SECONDS", 0.02)
+    inside = 0
+
+    async def small(seen: Seen) -> None:
+        nonlocal inside
+        if inside >= 10:
+            await seen.answer(b'{"error":{}}', "429 Too Many Requests", retry_after="6")
+            return
+        inside += 1
+        await asyncio.sleep(0.005)
+        inside -= 1
+        await seen.answer(seen.body)
+
+    async with running(capacity_per_replica=80, max_held_requests=300) as it, replica(small) as pod:
+        asked = [asyncio.create_task(ask(it, b'{"n":%d}' % n)) for n in range(300)]
+        await until("all are held", lambda: len(it.lane.queue) == 300)
+        await it.pods(pod.port, endpoint("127.0.0.1", "one"))
+        answers = await asyncio.gather(*asked)
+        assert [one.status for one in answers] == [200] * 300
+        assert it.lane.upstream_errors["declined"] > 0
+        assert it.empty()
 
 
 async def test_the_first_to_come_is_the_first_to_be_released() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from aiohttp import web
 
 from agent_operator.gateway.core import wake
-from tests.support.gateway import Client, Running, Seen, endpoint, free_port, replica, running, until
+from tests.support.gateway import Client, Running, Seen, ask, endpoint, free_port, replica, running, until
 
 STREAM = b'{"model":"geo","stream":true,"messages":[]}'
 
@@ -61,11 +64,13 @@ async def test_a_held_stream_gets_comments_then_the_replicas_events_and_the_conn
         assert second.body == b"data: one\n\ndata: two\n\ndata: [DONE]\n\n"
 
 
-async def test_a_stream_tells_how_far_the_pod_is() -> None:
+@asynccontextmanager
+async def stats_of_a_pod(**facts: Any) -> AsyncIterator[int]:
+    """What a pod says of itself, on the port given."""
+    record = {"since": 0, "uptime_seconds": 1, "model": {"served_name": "geo"}}
+
     async def stats(request: web.Request) -> web.Response:
-        facts = {"source": "hf", "bytes_done": 43, "bytes_total": 100}
-        record = {"state": "LOADING", "since": 0, "uptime_seconds": 1, "model": {"served_name": "geo"}}
-        return web.json_response({**record, "download": facts})
+        return web.json_response({**record, **facts})
 
     app = web.Application()
     app.router.add_get("/stats", stats)
@@ -73,7 +78,13 @@ async def test_a_stream_tells_how_far_the_pod_is() -> None:
     await runner.setup()
     port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
-    async with running(admin_port=port) as it:
+    yield port
+    await runner.cleanup()
+
+
+async def test_a_stream_tells_how_far_the_pod_is() -> None:
+    facts = {"source": "hf", "bytes_done": 43, "bytes_total": 100}
+    async with stats_of_a_pod(state="LOADING", download=facts) as port, running(admin_port=port) as it:
         client = await begun(it)
         await it.pods(free_port(), endpoint("127.0.0.1", "one", ready=False))
         said = b""
@@ -81,7 +92,34 @@ async def test_a_stream_tells_how_far_the_pod_is() -> None:
             said = await client.chunk()
         client.leave()
         await until("nothing is left", it.empty)
-    await runner.cleanup()
+
+
+async def test_who_waits_is_released_to_a_pod_that_says_it_is_ready_before_the_slices_do() -> None:
+    async with (
+        stats_of_a_pod(state="READY") as port,
+        running(admin_port=port) as it,
+        replica() as pod,
+    ):
+        held = asyncio.create_task(ask(it))
+        await until("it is held", lambda: len(it.lane.queue) == 1)
+        await it.pods(pod.port, endpoint("127.0.0.1", "one", ready=False))
+        assert (await held).status == 200
+        await it.pods(pod.port, endpoint("127.0.0.1", "one", ready=False, terminating=True))
+        await until("its own word counts only while it starts", lambda: it.lane.replicas.ready == [])
+        assert it.empty()
+
+
+async def test_a_pod_that_says_it_is_ready_and_takes_no_connection_is_left_alone() -> None:
+    async with stats_of_a_pod(state="READY") as port, running(admin_port=port) as it:
+        held = asyncio.create_task(ask(it))
+        await until("it is held", lambda: len(it.lane.queue) == 1)
+        await it.pods(free_port(), endpoint("127.0.0.1", "one", ready=False))
+        await until("it was tried", lambda: it.lane.upstream_errors["connect"] > 0)
+        assert it.lane.replicas.ready == []
+        assert not held.done(), "the request waits on"
+        async with replica() as pod:
+            await it.pods(pod.port, endpoint("127.0.0.1", "two"))
+            assert (await held).status == 200
 
 
 async def test_an_error_of_the_replica_becomes_an_event_of_the_stream_that_has_begun() -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks of scaling on the real node. Layer: tooling."""
