@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from bench.claim import Claim
-<<<<<<< HEAD
-from bench.claims import agent, gateway, install, operator, runtime, scaling, signals
-=======
-from bench.claims import agent, gateway, install, operator, runtime, scaling, scaling_live
->>>>>>> work-live
+from bench.claims import agent, gateway, install, operator, runtime, scaling, scaling_live, signals
 
 CLAIMS: tuple[Claim, ...] = (
     *operator.CLAIMS,
@@ -16,9 +12,6 @@ CLAIMS: tuple[Claim, ...] = (
     *runtime.CLAIMS,
     *gateway.CLAIMS,
     *scaling.CLAIMS,
-<<<<<<< HEAD
-    *signals.CLAIMS,
-=======
     *scaling_live.CLAIMS,
->>>>>>> work-live
+    *signals.CLAIMS,
 )

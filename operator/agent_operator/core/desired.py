@@ -63,7 +63,7 @@ def children(
         config_map(owner, request.spec, request.model, target.name, seen.config_maps.get(target.name)),
         _deployment(owner, request, target.name, template, target=target),
         *older,
-        service(owner, decision.serve, BEHIND_GATEWAY if always(request.spec) and gateway else None),
+        service(owner, decision.serve, BEHIND_GATEWAY if gateway is not None and gateway.in_front else None),
     ]
     if _protected(request):
         wanted.append(pdb(owner))
@@ -111,7 +111,7 @@ def _gateway(
 ) -> list[dict[str, Any]]:
     if gateway is None:
         return []
-    found = [endpoint_slice(owner, request.spec, gateway.port, gateway.addresses)]
+    found = [endpoint_slice(owner, request.spec, gateway)]
     return [backend_service(owner, decision.serve), *found] if always(request.spec) else found
 
 

@@ -36,8 +36,13 @@ class Observed:
     """Pods by revision, those being deleted left out."""
     active: str | None = None
     """Revision that the Service selects, None without one."""
-    gateway_port: int | None = None
-    """Port of the gateway that the EndpointSlice of ours reserves, None without one."""
+    gateway_slice: Object | None = None
+    """The EndpointSlice of ours that leads to the gateway."""
+
+    @property
+    def gateway_port(self) -> int | None:
+        """Port of the gateway that it reserves, None without one."""
+        return next((count(port, "port") for port in mappings(self.gateway_slice, "ports")), 0) or None
 
 
 def observe(snapshot: Snapshot, owner: Owner) -> Observed:
@@ -46,14 +51,13 @@ def observe(snapshot: Snapshot, owner: Owner) -> Observed:
     by_name = {(text(c, "kind"), text(c, "metadata", "name")): c for c in children}
     stem = naming.agent_stem(owner.name)
     service = by_name.get(("Service", stem))
-    ours = mappings(by_name.get(("EndpointSlice", slice_name(stem))), "ports")
     return Observed(
         by_name=by_name,
         deployments=_by_revision(children, "Deployment", owner.name),
         config_maps=_by_revision(children, "ConfigMap", owner.name),
         pods=_pods(snapshot.pods),
         active=text(service, "spec", "selector", LABEL_REVISION) or None,
-        gateway_port=next((count(port, "port") for port in ours), 0) or None,
+        gateway_slice=by_name.get(("EndpointSlice", slice_name(stem))),
     )
 
 

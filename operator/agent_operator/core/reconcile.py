@@ -16,6 +16,7 @@ from agent_operator.api.names import ANNOTATION_PAUSED, LABEL_SHARD
 from agent_operator.core import (
     desired,
     findings,
+    handover,
     ledger,
     load,
     observed,
@@ -27,7 +28,7 @@ from agent_operator.core import (
     status,
 )
 from agent_operator.core import signals as signals_of
-from agent_operator.core.children.gateway import Gateway, always
+from agent_operator.core.children.gateway import Gateway
 from agent_operator.core.children.gateway import wanted as wants_gateway
 from agent_operator.core.children.metadata import Owner
 from agent_operator.core.conditions import Situation
@@ -67,7 +68,8 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
     decision = rollout.decide(
         target=target.name, active=seen.active, revisions=states, wanted_replicas=asked.wanted
     )
-    gateway = _gateway(asked, seen, signals, states, decision)
+    server = next((state for state in states if state.revision == decision.serve), None)
+    gateway, later = handover.plan(asked, seen, signals, server.ready if server else 0, now)
     children = desired.children(
         owner, asked, target, decision, seen,
         gateway=gateway, defaults=snapshot.defaults, startup_deadline=signals.startup_deadline,
@@ -95,7 +97,7 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
     report = _report(agent, asked, seen, situation)
     report = replace(report, **_measured(agent, signals, scaled, now))
     plan = _plan(agent, status.build(agent, owner, situation, report, now), writes, found, decision.why)
-    return replace(plan, requeue_after=_earliest(plan.requeue_after, scaled.requeue_after))
+    return replace(plan, requeue_after=_earliest(plan.requeue_after, scaled.requeue_after, later))
 
 
 def _owner(agent: Mapping[str, Any]) -> Owner:
@@ -149,18 +151,6 @@ def _lost(seen: Observed, signals: Signals, now: datetime) -> frozenset[str]:
 def _ready_now(seen: Observed, lost: frozenset[str]) -> int:
     """Pods behind the Service that can answer now."""
     return len(observed.ready_pods(seen, seen.active or "") - lost)
-
-
-def _gateway(
-    asked: Request, seen: Observed, signals: Signals, states: tuple[RevisionState, ...], decision: Decision
-) -> Gateway | None:
-    """The way to the gateway: it answers while no replica can, and it is there before the last one goes."""
-    port = seen.gateway_port or signals.free_port
-    if port is None or not wants_gateway(asked.spec):
-        return None
-    server = next((state for state in states if state.revision == decision.serve), None)
-    alone = asked.wanted == 0 or server is None or server.ready == 0 or always(asked.spec)
-    return Gateway(port, signals.gateways if alone and not asked.spec.suspend else ())
 
 
 def _farewells(asked: Request, seen: Observed, signals: Signals) -> list[Apply]:

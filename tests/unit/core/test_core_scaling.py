@@ -271,17 +271,58 @@ def test_gateway_always_selects_no_pod_itself_and_gives_the_gateway_a_service_of
     world = World(agent(access={"gateway": "Always"}))
     world.signals = GATEWAY
     settle(world)
-    services = {
-        name: obj["spec"]["selector"] for (kind, name), obj in world.objects.items() if kind == "Service"
-    }
+    selectors = services(world)
     revision = world.agent["status"]["currentRevision"]
-    assert services["geography"].items() >= {"agentoperator.dev/revision": revision, **BEHIND_GATEWAY}.items()
-    assert "agentoperator.dev/behind" not in services["geography-pods"]
+    assert (
+        selectors["geography"].items() >= {"agentoperator.dev/revision": revision, **BEHIND_GATEWAY}.items()
+    )
+    assert "agentoperator.dev/behind" not in selectors["geography-pods"]
     assert world.objects["EndpointSlice", "geography-gateway"]["endpoints"] != []
-    world.change(access=None)
+
+
+def services(world: World) -> dict[str, Any]:
+    """The selectors of all Services."""
+    return {name: o["spec"]["selector"] for (kind, name), o in world.objects.items() if kind == "Service"}
+
+
+def test_a_gateway_that_is_to_stand_in_front_has_its_port_open_first() -> None:
+    world = ready_world()
+    world.signals = GATEWAY
+    world.change(access={"gateway": "Always"})
+    plan = world.step()
+    assert set(kinds(plan.writes)) == {"Service", "EndpointSlice"}
+    assert plan.requeue_after == 2.0
+    slice_ = world.objects["EndpointSlice", "geography-gateway"]
+    assert slice_["endpoints"] == []
+    assert "agentoperator.dev/behind" not in services(world)["geography"]
+    slice_["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+    assert not world.step().writes
+    world.now += timedelta(seconds=3)
+    assert kinds(world.step().writes) == ["EndpointSlice", "Service"]
+    assert slice_ != world.objects["EndpointSlice", "geography-gateway"]
+    assert services(world)["geography"].items() >= BEHIND_GATEWAY.items()
+
+
+def test_a_gateway_that_is_wanted_no_more_answers_until_everybody_has_heard() -> None:
+    world = World(agent(access={"gateway": "Always"}))
+    world.signals = GATEWAY
     settle(world)
-    names = [name for kind, name in world.objects if kind in ("Service", "EndpointSlice")]
-    assert names == ["geography"]
+    world.objects["EndpointSlice", "geography-gateway"]["metadata"]["creationTimestamp"] = (
+        "2025-12-31T00:00:00Z"
+    )
+    settle(world)
+    assert services(world)["geography"].items() >= BEHIND_GATEWAY.items()
+    world.change(access=None)
+    plan = world.step()
+    assert plan.requeue_after is not None and plan.requeue_after <= 6.0
+    assert "agentoperator.dev/behind" not in services(world)["geography"]
+    assert world.objects["EndpointSlice", "geography-gateway"]["endpoints"] != []
+    world.now += timedelta(seconds=7)
+    world.settle()
+    assert world.objects["EndpointSlice", "geography-gateway"]["endpoints"] == []
+    world.now += timedelta(seconds=7)
+    world.settle()
+    assert [name for kind, name in world.objects if kind in ("Service", "EndpointSlice")] == ["geography"]
 
 
 def test_the_gateway_of_an_agent_changes_no_revision() -> None:

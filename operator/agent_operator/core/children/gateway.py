@@ -36,6 +36,8 @@ from agent_operator.core.reading import at, mapping
 
 BEHIND_GATEWAY = {f"{GROUP}/behind": "gateway"}
 """Added to a Service's selector, it matches no pod."""
+LEAVING = f"{GROUP}/gateway-leaving-since"
+"""Annotation of the slice: since when it is there for those only who have not heard yet."""
 MAX_ENDPOINTS = 100
 
 
@@ -45,6 +47,10 @@ class Gateway:
 
     port: int
     addresses: tuple[str, ...]
+    in_front: bool = False
+    """All requests go there: the Service selects no pod itself."""
+    leaving: str = ""
+    """Since when the gateway has no business with the agent any more, "" while it has."""
 
 
 def wanted(spec: AgentDeploymentSpec) -> bool:
@@ -75,25 +81,25 @@ def backend_name(agent: str) -> str:
     return f"{naming.agent_stem(agent)}-pods"
 
 
-def endpoint_slice(
-    owner: Owner, spec: AgentDeploymentSpec, port: int, addresses: tuple[str, ...]
-) -> dict[str, Any]:
-    """The EndpointSlice `<agent>-gateway`; no address: the gateway stands by."""
+def endpoint_slice(owner: Owner, spec: AgentDeploymentSpec, gateway: Gateway) -> dict[str, Any]:
+    """The EndpointSlice `<agent>-gateway`."""
     meta = metadata(owner, slice_name(naming.agent_stem(owner.name)))
     meta["labels"] |= {
         LABEL_SERVICE_NAME: naming.agent_stem(owner.name),
         LABEL_SLICE_MANAGED_BY: MANAGED_BY,
     }
     meta["annotations"] = {GATEWAY_ANNOTATION: route(owner, spec).encode()}
+    if gateway.leaving:
+        meta["annotations"][LEAVING] = gateway.leaving
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": meta,
         "addressType": "IPv4",
-        "ports": [{"name": PORT_NAME, "port": port, "protocol": "TCP"}],
+        "ports": [{"name": PORT_NAME, "port": gateway.port, "protocol": "TCP"}],
         "endpoints": [
             {"addresses": [address], "conditions": {"ready": True, "serving": True, "terminating": False}}
-            for address in addresses[:MAX_ENDPOINTS]
+            for address in gateway.addresses[:MAX_ENDPOINTS]
         ],
     }
 
