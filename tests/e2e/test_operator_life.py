@@ -39,7 +39,7 @@ def leader(operator: Kubectl) -> str:
     """Name of the pod that holds the Lease."""
     lease = operator.get("lease", "agent-operator") or {}
     holder = str(lease.get("spec", {}).get("holderIdentity") or "")
-    pods = [p["metadata"]["name"] for p in operator.list("pods", "app.kubernetes.io/name=agent-operator")]
+    pods = [p["metadata"]["name"] for p in operator.list("pods", "app.kubernetes.io/component=operator")]
     return next((p for p in pods if holder.startswith(p)), "")
 
 
@@ -68,7 +68,7 @@ def test_a_restarted_operator_writes_to_no_object(
     assert old
     mark = AuditMark()
     operator.run(
-        "delete", "pod", "-l", "app.kubernetes.io/name=agent-operator", "--wait=true", "--grace-period=1"
+        "delete", "pod", "-l", "app.kubernetes.io/component=operator", "--wait=true", "--grace-period=1"
     )
     new = wait_for("a new leader", lambda: (leader(operator) or "") not in ("", old) and leader(operator), 60)
     operator.run("rollout", "status", "deployment/agent-operator", "--timeout=60s")

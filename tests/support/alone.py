@@ -18,7 +18,7 @@ def no_installed_operator() -> Iterator[None]:
     replicas = installed["spec"]["replicas"] if installed else 0
     if replicas:
         system.run("scale", "deployment", "agent-operator", "--replicas=0")
-        chosen = "app.kubernetes.io/name=agent-operator"
+        chosen = "app.kubernetes.io/component=operator"
         system.run("wait", "--for=delete", "pod", "-l", chosen, "--timeout=60s")
     try:
         yield
