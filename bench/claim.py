@@ -1,4 +1,4 @@
-"""What a benchmark is and what it leaves behind. Layer: tooling; imports the standard library only.
+"""What a benchmark is and what it leaves behind. Layer: tooling; the standard library, NVML where it is.
 
 The one idea: a claim is a sentence with a goal; running it writes one JSON file with every raw run,
 the medians, the ratio to the peer and the facts of the machine, met or not.
@@ -36,7 +36,7 @@ class Claim:
     """
 
     name: str
-    area: Literal["runtime", "operator", "scaling", "rollout", "diagnosis", "install"]
+    area: Literal["runtime", "gpu", "operator", "scaling", "rollout", "diagnosis", "install"]
     sentence: str
     unit: str
     better: Literal["higher", "lower"]
@@ -44,6 +44,7 @@ class Claim:
     measure: Callable[[], Runs]
     peer_name: str | None = None
     absolute: bool = False
+    needs_gpu: bool = False
 
     def result(self, runs: Runs) -> dict[str, object]:
         """The JSON document for these runs: medians, ratio, whether the goal was met."""
@@ -85,8 +86,19 @@ def machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "memory_gib": round(memory, 1),
         "kernel": platform.release().split("-")[0],
-        "gpu": None,
+        "gpu": gpu_name(),
     }
+
+
+def gpu_name() -> str | None:
+    """The first CUDA device's name by its driver, None where there is none."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)))
+    except Exception:  # of NVML's classes, or of ctypes: no package, no driver, no device
+        return None
 
 
 def versions() -> dict[str, str]:

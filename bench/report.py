@@ -50,14 +50,24 @@ def details(found: dict[str, Any]) -> str:
     return f"\n### {found['claim']}\n```json\n{json.dumps(found['details'], indent=1)}\n```\n"
 
 
+def machines(results: list[dict[str, Any]]) -> str:
+    """A line on the machine of the claims that need no GPU, and one on each GPU that others ran on."""
+    lines = []
+    for gpu in sorted({found["machine"]["gpu"] for found in results}, key=lambda name: name or ""):
+        there = [found for found in results if found["machine"]["gpu"] == gpu]
+        machine, date = there[-1]["machine"], max(found["date"] for found in there)
+        size = f"{machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}"
+        what = f"Machine of the claims on a GPU: {gpu}" if gpu else "Machine: no GPU"
+        lines.append(f"{what}, {size}; {date}.")
+    return "\n\n".join(lines)
+
+
 def page() -> str:
     """The whole page."""
     results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
     if not results:
         return HEAD
-    machine, date = results[-1]["machine"], max(found["date"] for found in results)
-    size = f"{machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}, no GPU"
-    facts = f"\nMachine: {size}; {date}.\n"
+    facts = f"\n{machines(results)}\n"
     shown: set[str] = set()
     tail = ""
     for found in results:

@@ -137,14 +137,21 @@ def joining_is_exact(decoder: Decoder) -> bool:
     for cohort, tokens in ((apart[0], path[3:]), (apart[1], path[3:]), (together, path[3:] * 2)):
         decoder.step(cohort, tokens)
     expected = torch.cat([cohort.last for cohort in apart]).float()
+    return agree(together.last, expected)
+
+
+def agree(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether logits are the same but for rounding, which differs with the shape of a batch.
+
+    In single precision every one must be within a thousandth of the row's spread. In half precision it is
+    the root of the mean square, within a tenth: rounding alone makes that 0.015 in a bfloat16 Llama of 32
+    layers, wrong positions 0.7, while the worst of 128,000 tokens is 5 times the mean and tells nothing.
+    """
     spread = expected.std(dim=-1, keepdim=True).clamp_min(1e-6)
-    return bool(((together.last.float() - expected).abs() / spread).max() < _tolerance(expected, together))
-
-
-def _tolerance(expected: torch.Tensor, cohort: Cohort) -> float:
-    """Rounding differs with the shape of a batch: a thousandth of the spread in single precision, a tenth
-    in half precision."""
-    return 1e-3 if cohort.last.dtype in (torch.float32, torch.float64) else 0.1
+    apart = (found.float() - expected) / spread
+    if found.dtype in (torch.float32, torch.float64):
+        return bool(apart.abs().max() < 1e-3)
+    return bool(apart.square().mean(dim=-1).sqrt().max() < 0.1)
 
 
 def _nothing() -> None:

@@ -154,7 +154,7 @@ class LocalBackend:
             )
             generation.started(lambda: setattr(row, "cancelled", True))
             paged = self.paged
-            engine = paged if paged is not None and paged.takes(sampling) else self.batcher
+            engine = paged if paged is not None and paged.takes(sampling, encoded.count) else self.batcher
             engine.submit(row)
 
         if sampling.grammar is None:

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +38,9 @@ MEMORY_SHARE = 0.7
 CPU_PAGES = 8
 """Pages of 256 positions for each row where there is no GPU."""
 STOP_SECONDS = 5.0
+DEATHS = 3
+"""Managers that die one after another without a token between, after which the batcher answers everything:
+a device without room for a cache kills each at once, and trying for ever costs those who are served."""
 
 
 class PagedEngine:
@@ -65,14 +70,19 @@ class PagedEngine:
         self._rows: dict[str, Row] = {}
         self._number = 0
         self._closed = False
+        self._deaths = 0
+        self._given_up = False
         self.manager = self._new_manager()
         self._thread = threading.Thread(target=self._run, name="paged-engine", daemon=True)
         self._thread.start()
 
-    def takes(self, sampling: Sampling) -> bool:
-        """Whether the manager would answer this request as it was asked."""
+    def takes(self, sampling: Sampling, prompt_tokens: int = 0) -> bool:
+        """Whether the manager would answer this request as it was asked; one that its cache cannot hold alone
+        would kill it."""
         return not (
-            sampling.grammar is not None
+            self._given_up
+            or prompt_tokens + sampling.max_tokens > self._room()
+            or sampling.grammar is not None
             or sampling.top_logprobs is not None
             or sampling.logit_bias
             or sampling.presence_penalty
@@ -80,6 +90,11 @@ class PagedEngine:
             or sampling.min_tokens
             or (not sampling.greedy and sampling.seed is not None)
         )
+
+    def _room(self) -> float:
+        """Positions its cache can hold; not known before the manager has made it."""
+        processor = self.manager.batch_processor
+        return math.inf if processor is None else processor.cache.max_tokens_read
 
     @property
     def rows(self) -> int:
@@ -122,12 +137,14 @@ class PagedEngine:
     # ------------------------------------------------------------ the watching thread
 
     def _run(self) -> None:
-        while not self._closed:
+        while not (self._closed or self._given_up):
             try:
                 self._look()
             except Exception:
                 log.exception("watching the paged engine failed")
                 self._replace_manager()
+        if self._given_up:
+            return
         with self._lock:
             left = list(self._rows)
         for identity in left:
@@ -166,6 +183,8 @@ class PagedEngine:
             self._progress.advance()
             if row.done:
                 break
+        if fresh:
+            self._deaths = 0
         self._observer.stepped(len(fresh), 0.0)
         if row.done:
             if not output.is_finished():
@@ -197,13 +216,21 @@ class PagedEngine:
     # ------------------------------------------------------------ when it dies
 
     def _replace_manager(self) -> None:
-        dead = self.manager
-        self.manager = self._new_manager()
+        self._deaths += 1
+        self._observer.restarted()
+        self._hand_over_all()
+        _stop(self.manager)  # before the next one begins: it holds its share of the device's memory
+        if self._deaths < DEATHS:
+            self.manager = self._new_manager()
+            return
+        log.error("the paged engine died %d times without a token; the batcher answers everything", DEATHS)
+        self._given_up = True
+        self._hand_over_all()  # what came while it was stopped
+
+    def _hand_over_all(self) -> None:
         with self._lock:
             orphans = list(self._rows)
-        self._observer.restarted()
         self._hand_over(orphans)
-        _stop(dead)
 
     def _hand_over(self, identities: list[str]) -> None:
         """The batcher goes on with these rows, from the tokens they have."""
@@ -250,6 +277,9 @@ def sharing_weights(model: Any) -> Any:
 
 
 def _stop(manager: Any) -> None:
+    """Ends it and gives its memory back, of which the frames of what it died of would hold the most."""
+    if (fatal := manager.background_thread_status.fatal_error) is not None:
+        traceback.clear_frames(fatal.__traceback__)
     if manager._generation_thread is None:  # `stop` would only log that it was never started
         return
     try:

@@ -123,11 +123,11 @@ def choose(
     raw = logits.float()
     scores = _without_end(raw, rows, ids, eos)
     best, greedy = scores.max(dim=-1)
-    tokens = greedy.tolist()
+    tokens, fine = torch.stack([greedy, torch.isfinite(best).long()]).tolist()  # one wait for the device
     failed: dict[int, GenerationError] = {
         number: GenerationError("the model's output is not a number for this prompt")
-        for number, fine in enumerate(torch.isfinite(best).tolist())
-        if not fine
+        for number, finite in enumerate(fine)
+        if not finite
     }
     shaped: dict[int, torch.Tensor] = {}
     for number, row in enumerate(rows):

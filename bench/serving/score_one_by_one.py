@@ -26,13 +26,15 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("--candidates", type=int, required=True)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    torch.set_num_threads(1)
-    model = AutoModelForCausalLM.from_pretrained(options.model).eval()
+    if options.device == "cpu":
+        torch.set_num_threads(1)
+    model = AutoModelForCausalLM.from_pretrained(options.model).eval().to(options.device)
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    prompt = tokenizer(QUESTION, return_tensors="pt")["input_ids"]
+    prompt = tokenizer(QUESTION, return_tensors="pt")["input_ids"].to(options.device)
     forced = [
         tokenizer(text, add_special_tokens=False)["input_ids"] for text in candidates(options.candidates)
     ]

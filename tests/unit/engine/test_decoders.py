@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agent_runtime.llm.causal import CausalDecoder
-from agent_runtime.llm.decoder import Cohort, Decoder
+from agent_runtime.llm.decoder import Cohort, Decoder, agree
 from agent_runtime.llm.seq2seq import Seq2SeqDecoder
 from tests.unit.engine.models import CAUSAL, JOINING, SEQ2SEQ, build
 
@@ -98,6 +98,26 @@ def test_rows_that_join_later_answer_as_each_alone(
     assert decoder.may_join == (family in JOINING)
     if decoder.may_join:
         assert decode(decoder, prompts, {0: [2], 3: [0], 7: [1]}) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_of_half_precision_keeps_nobody_apart_and_wrong_positions_do(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    expected = torch.randn(2, 128_256)
+    rounded = (expected + 0.03 * torch.randn_like(expected)).to(dtype)
+
+    assert (rounded.float() - expected).abs().max() > 0.1
+    assert agree(rounded, expected)
+    assert not agree(rounded.float(), expected)  # in single precision that is no rounding
+    assert not agree(expected.roll(1, dims=0).to(dtype), expected)
+
+
+@pytest.mark.parametrize("name", ["t5", "llama", "bart", "marian"])
+def test_families_join_in_half_precision_as_in_single(name: str) -> None:
+    model = build(name).to(torch.bfloat16)
+    make = Seq2SeqDecoder if name in SEQ2SEQ else CausalDecoder
+
+    assert make(model, "cpu").may_join == (name in JOINING)
 
 
 def test_a_row_started_again_in_the_middle_goes_on_as_before(

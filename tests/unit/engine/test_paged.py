@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from agent_runtime.llm.base import GenerationError, Result, Sampling
-from agent_runtime.llm.paged import PagedEngine, sharing_weights
+from agent_runtime.llm.paged import DEATHS, PagedEngine, sharing_weights
 from agent_runtime.llm.row import Row
 from agent_runtime.llm.sampling import RowSampler
 from agent_runtime.progress import Progress
@@ -74,6 +74,14 @@ def unharmed(asked: list[Asked], alone: dict[tuple[int, ...], list[int]]) -> int
     return sum(one.tokens() == alone[tuple(one.row.prompt)] for one in asked)
 
 
+def replaced(engines: Both, died: Any) -> bool:
+    """Whether another manager came; waits for it."""
+    end = time.monotonic() + 60
+    while engines.paged.manager is died and time.monotonic() < end:
+        time.sleep(0.01)
+    return engines.paged.manager is not died
+
+
 def test_greedy_answers_are_those_of_the_batcher(
     engines: Both, alone: dict[tuple[int, ...], list[int]]
 ) -> None:
@@ -115,10 +123,59 @@ def test_when_the_manager_dies_its_rows_go_on_in_the_batcher_and_newcomers_get_a
     assert reached.wait(60)
 
     assert unharmed(asked, alone) == len(PROMPTS)
-    assert engines.paged.manager is not died
+    assert replaced(engines, died)
     assert engines.dense.observed.restarts == 1
     assert engines.dense.observed.recomputed_rows == len(PROMPTS)
     assert unharmed([engines.ask(prompt) for prompt in PROMPTS], alone) == len(PROMPTS)
+
+
+def test_managers_that_cannot_begin_are_given_up_and_the_batcher_answers(
+    engines: Both, alone: dict[tuple[int, ...], list[int]]
+) -> None:
+    engines.paged._cache_size = lambda: {"num_blocks": 10**9}  # type: ignore[method-assign]
+    first = engines.ask(PROMPTS[0], 4)
+    assert len(first.tokens()) == 4
+
+    def broken() -> None:
+        raise RuntimeError("out of memory")
+
+    engines.paged.manager._generation_step = broken
+    asked = [engines.ask(prompt) for prompt in PROMPTS]
+
+    assert unharmed(asked, alone) == len(PROMPTS)
+    engines.paged._thread.join(60)
+    assert engines.dense.observed.restarts == DEATHS
+    assert not engines.paged.takes(Sampling(8))
+    assert not engines.paged.manager.is_running()
+    assert unharmed([engines.dense.ask(prompt) for prompt in PROMPTS], alone) == len(PROMPTS)
+
+
+def test_the_dead_manager_has_stopped_before_the_next_one_begins(engines: Both) -> None:
+    died, made = engines.paged.manager, engines.paged._new_manager
+    assert len(engines.ask(PROMPTS[0]).tokens()) == 8
+    held: list[Any] = []
+
+    def noting() -> Any:
+        held.append(died.batch_processor)
+        return made()
+
+    def broken() -> None:
+        raise RuntimeError("a fault")
+
+    engines.paged._new_manager = noting  # type: ignore[method-assign]
+    died._generation_step = broken
+    assert len(engines.ask(PROMPTS[1]).tokens()) == 8
+
+    assert replaced(engines, died)
+    assert held == [None]
+
+
+def test_an_answer_longer_than_its_cache_is_not_taken(engines: Both) -> None:
+    assert len(engines.ask(PROMPTS[0]).tokens()) == 8  # the cache is there
+    room = 8 * 8 * 256
+
+    assert engines.paged.takes(Sampling(8), room - 8)
+    assert not engines.paged.takes(Sampling(8), room - 7)
 
 
 def test_cancelled_and_late_rows_leave(engines: Both) -> None:
