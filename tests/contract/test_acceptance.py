@@ -263,6 +263,8 @@ def test_beside_a_resource_whose_plural_is_agents_only_agd_is_ours(
 def test_kubectl_get_prints_the_columns_from_spec_and_status(kubectl: Kubectl, stored: str) -> None:
     status = {
         "ready": "1/1",
+        "replicas": 1,
+        "load": {"p95Milliseconds": 250, "tokensPerSecond": 640},
         "model": "example/geography",
         "gpu": "1",
         "currentRevision": "aaaa1111",
@@ -300,6 +302,8 @@ def test_kubectl_get_prints_the_columns_from_spec_and_status(kubectl: Kubectl, s
         "MODEL": document["status"]["model"],
         "GPU": document["status"]["gpu"],
         "REVISION": document["status"]["currentRevision"],
+        "P95": "250",
+        "TOK/S": "640",
         "STATUS": ready["reason"],
         "AGE": "",
         "DESIRED": str(document["spec"]["replicas"]),

@@ -16,12 +16,13 @@ EVERYBODY = ("selfsubject", "/", "clustertrustbundles")
 
 
 def answered(kubectl: Kubectl, user: str) -> list[str]:
-    """`kubectl auth can-i --list`, one line per resource, sorted; without what everybody may do."""
+    """`kubectl auth can-i --list`, one line per resource, all sorted; without what everybody may."""
     found = []
     for line in kubectl.run("auth", "can-i", "--list", "--as", user).splitlines()[1:]:
         resource = line.split()[0]
         if not resource.startswith((*EVERYBODY, "[")):
-            found.append(" ".join(line.split()))
+            rest, _, verbs = " ".join(line.split()).rpartition("[")
+            found.append(f"{rest}[{' '.join(sorted(verbs.rstrip(']').split()))}]")
     return sorted(found)
 
 
