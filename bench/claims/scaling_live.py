@@ -53,7 +53,7 @@ def agent(name: str, autoscaling: dict[str, Any], **spec: Any) -> Iterator[Agent
         kubectl.wait_ready(name)
         yield Agent(kubectl, name)
     finally:
-        kubectl.run("delete", "namespace", kubectl.namespace, "--wait=true", timeout=180)
+        kubectl.run("delete", "namespace", kubectl.namespace, "--wait=false")
 
 
 async def ask(one: Agent, number: int = 1, rate: float | None = None, **fields: Any) -> list[Outcome]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.kubectl import ROOT, Kubectl
+from tests.support.kubectl import ROOT, Kubectl, wait_for
 
 SYSTEM = "agent-operator-system"
 
@@ -50,7 +50,9 @@ def cluster(operator: Kubectl) -> Iterator[Kubectl]:
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
     kubectl.apply(namespace)
     yield kubectl
-    kubectl.run("delete", "namespace", name, "--wait=true", timeout=180)
+    # Not waited for: Kubernetes looks again after half of the longest grace period, however soon pods end.
+    kubectl.run("delete", "namespace", name, "--wait=false")
+    wait_for("the pods are gone", lambda: not kubectl.list("pods"), 120)
 
 
 @pytest.fixture

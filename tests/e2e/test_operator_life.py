@@ -43,7 +43,7 @@ def leader(operator: Kubectl) -> str:
     return next((p for p in pods if holder.startswith(p)), "")
 
 
-def test_creation_costs_one_write_a_child_and_at_most_two_of_status(
+def test_creation_costs_one_write_a_child_and_at_most_three_of_status(
     creation: AuditMark, cluster: Kubectl
 ) -> None:
     time.sleep(3)  # let a late status write show itself
@@ -51,7 +51,7 @@ def test_creation_costs_one_write_a_child_and_at_most_two_of_status(
     status = sum(n for what, n in writes.items() if "agentdeployments/status" in what)
     children = {what.split()[1]: n for what, n in writes.items() if what.split()[1] in CREATED}
     assert children == dict.fromkeys(CREATED, 1), writes
-    assert status <= 2, writes
+    assert status <= 3, writes  # on its way, Ready, and how the replica started
     assert sum(writes.values()) == status + len(CREATED), writes  # a start that goes well is no Event
 
 

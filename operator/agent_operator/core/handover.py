@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from agent_operator.core.children.gateway import LEAVING, Gateway, always, wanted
 from agent_operator.core.observed import Observed
-from agent_operator.core.reading import formatted, mappings, text, timestamp
+from agent_operator.core.reading import at, formatted, mappings, text, timestamp
 from agent_operator.core.request import Request
 from agent_operator.core.signals import Signals
 
@@ -33,23 +33,32 @@ def plan(
     `ready`: replicas behind the Service that can answer now.
     """
     live = seen.gateway_slice
+    gateways = _gateways(seen, signals)
     port = seen.gateway_port or signals.free_port
     if port is None:
         return None, None
     if not wanted(asked.spec):
-        return _leaving(port, seen, signals, now)
+        return _leaving(port, seen, gateways, now)
     if not always(asked.spec):
         alone = asked.wanted == 0 or ready == 0
-        return Gateway(port, signals.gateways if alone and not asked.spec.suspend else ()), None
+        return Gateway(port, gateways if alone and not asked.spec.suspend else ()), None
     created = timestamp(text(live, "metadata", "creationTimestamp"))
     opens = OPENING - (now - created) if created is not None else OPENING
     if live is None or (created is not None and opens > timedelta()):
         return Gateway(port, ()), opens.total_seconds()
-    return Gateway(port, () if asked.spec.suspend else signals.gateways, in_front=True), None
+    return Gateway(port, () if asked.spec.suspend else gateways, in_front=True), None
+
+
+def _gateways(seen: Observed, signals: Signals) -> tuple[str, ...]:
+    """The gateways that are ready; those that the slice has while nobody has looked, after a restart."""
+    if signals.gateways is not None:
+        return signals.gateways
+    endpoints = mappings(seen.gateway_slice, "endpoints")
+    return tuple(str(address) for one in endpoints for address in at(one, "addresses") or ())
 
 
 def _leaving(
-    port: int, seen: Observed, signals: Signals, now: datetime
+    port: int, seen: Observed, gateways: tuple[str, ...], now: datetime
 ) -> tuple[Gateway | None, float | None]:
     """A gateway without endpoints has nobody to wait for; one that answers goes step by step."""
     live = seen.gateway_slice
@@ -63,4 +72,4 @@ def _leaving(
         return None, None
     if gone >= ANSWERING:
         return Gateway(port, (), leaving=leaving), (CLOSING - gone).total_seconds()
-    return Gateway(port, signals.gateways, leaving=leaving), (ANSWERING - gone).total_seconds()
+    return Gateway(port, gateways, leaving=leaving), (ANSWERING - gone).total_seconds()

@@ -61,8 +61,8 @@ class Signals:
     """Ready pods that do not answer, by name: since when, Unix seconds."""
     held: int = 0
     """Requests that gateways hold."""
-    gateways: tuple[str, ...] = ()
-    """Addresses of the gateways that are ready, sorted."""
+    gateways: tuple[str, ...] | None = ()
+    """Addresses of the gateways that are ready, sorted; None: not known yet."""
     free_port: int | None = None
     """A port of the gateways that no agent has, None where there is no gateway."""
     memory: Memory = EMPTY

@@ -58,7 +58,7 @@ class Gateways:
         async with self._new_session(0) as session, asyncio.TaskGroup() as tasks:
             while True:
                 await self._look()
-                there = set(self._monitor.gateways)
+                there = set(self._monitor.gateways or ())
                 for address in set(followers) - there:
                     followers.pop(address).cancel()
                     self._heard(address, {})

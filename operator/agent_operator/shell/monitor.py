@@ -120,7 +120,8 @@ class Monitor:
         self._ports = ports
         self._agents: dict[Key, _Agent] = {}
         self._places = Places()
-        self.gateways: tuple[str, ...] = ()
+        self.gateways: tuple[str, ...] | None = None if ports is not None else ()
+        """None until they were looked for."""
         self.on_replicas: Callable[[Key, tuple[Replica, ...]], None] = lambda key, replicas: None
         """Called when the replicas to be sampled have changed."""
 

@@ -466,3 +466,13 @@ def test_a_later_revision_gets_the_time_to_start_that_was_seen_to_be_needed() ->
     assert sorted(thresholds.values()) == [1800, 5000]
     world.signals = Signals(startup_deadline=9000)
     assert not any("Deployment" in kinds([write]) for write in world.step().writes), "no pod restarts for it"
+
+
+def test_a_restarted_operator_leaves_the_gateways_in_place_until_it_has_looked_for_them() -> None:
+    world = asleep_world()
+    before = world.objects["EndpointSlice", "geography-gateway"]["endpoints"]
+    assert before
+    world.signals = Signals(gateways=None, free_port=20_100)
+    assert world.step().writes == ()
+    world.signals = Signals(gateways=("10.0.0.9",), free_port=20_100)
+    assert kinds(world.step().writes) == ["EndpointSlice"]
