@@ -28,6 +28,10 @@ QUIET_SECONDS = 20.0
 GROWTH_MIB = 8.0
 """Most that resident memory may grow by from the second third to the last; in the first it warms up."""
 
+GROWTH_FILES = 20
+"""The same of open files. Simulated pods never answer the sampler, so each attempt holds a socket for two
+seconds; the more agents there are, the more of them at once."""
+
 
 def churned(seconds: float) -> tuple[Findings, int]:
     """A churn of so many seconds, and the writes in the quiet after it."""
@@ -79,5 +83,5 @@ def test_churn_leaves_nothing_stuck_and_nothing_growing() -> None:
     assert quiet_writes == 0
     assert findings.samples[-1].depth == 0
     assert third(rss, 2) - third(rss, 1) < GROWTH_MIB
-    assert third(files, 2) - third(files, 1) < 5
+    assert third(files, 2) - third(files, 1) < GROWTH_FILES
     assert findings.samples[-1].tasks < third(tasks, 1) + 20
