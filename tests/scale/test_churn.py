@@ -26,8 +26,9 @@ SECONDS = float(os.environ.get("CHURN_SECONDS", "600"))
 NODES = 10
 QUIET_SECONDS = 20.0
 GROWTH_MIB = 8.0 if SECONDS >= 1800 else 24.0
-"""In ten minutes on a busy machine the pool of connections to the API server may still be filling (an hour
-showed 25 MiB for 31 of them, then nothing). Most that resident memory may grow by from the second third to the last; in the first it warms up."""
+"""Most that resident memory may grow by from the second third to the last; in the first it warms up. In ten
+minutes on a busy machine the pool of connections to the API server may still be filling then: an hour showed
+25 MiB for 31 of them, and nothing after that."""
 
 GROWTH_FILES = 20
 """The same of open files. Simulated pods never answer the sampler, so each attempt holds a socket for two
