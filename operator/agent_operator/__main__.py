@@ -12,7 +12,6 @@ import importlib.metadata
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
 import time
@@ -49,6 +48,7 @@ from agent_operator.shell.reconciler import Reconciler
 from agent_operator.shell.recorder import Recorder
 from agent_operator.shell.sampler import Sampler
 from agent_operator.shell.snapshots import Key, ReadyState, index_values, key_of, trim
+from agent_operator.stopping import stop_on_signals
 
 logger = logging.getLogger("agent_operator")
 
@@ -71,7 +71,7 @@ async def run(settings: Settings) -> int:
     """Run until a signal arrives or a part fails; returns the exit code."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    _install_signals(stopping)
+    stop_on_signals(stopping, logger)
     metrics = Metrics()
     metrics.set_build_info(_version())
     metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
@@ -182,7 +182,7 @@ def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping
             informer,
             server=connection.server,
             new_session=lambda limit: connection.new_session(limit=limit),
-            on_started=lambda: _install_signals(stopping),
+            on_started=lambda: stop_on_signals(stopping, logger),
         ),
         resync=lambda: resync(
             kube, informer, queue, lambda: _keys(cache), period=settings.resync_seconds
@@ -227,21 +227,6 @@ def count_by_ready(cache: Cache) -> Mapping[tuple[str, str], int]:
 
 def _keys(cache: Cache) -> list[Key]:
     return [Key(*name) for name in cache.names(AGENT)]
-
-
-def _install_signals(stopping: asyncio.Event) -> None:
-    """First signal: stop gracefully. Second: at once. Also called after kopf replaced the handlers."""
-
-    def on_signal(number: signal.Signals) -> None:
-        if stopping.is_set():
-            logger.warning("%s again: leaving at once", number.name)
-            os._exit(128 + number)
-        logger.info("%s: stopping", number.name)
-        stopping.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
 
 
 def _version() -> str:

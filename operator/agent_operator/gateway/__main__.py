@@ -12,7 +12,6 @@ import logging
 import os
 import resource
 import secrets
-import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +38,7 @@ from agent_operator.shell.credentials import NoClusterError, load_credentials
 from agent_operator.shell.http_kube import HttpKube
 from agent_operator.shell.kinds import ENDPOINT_SLICE, selector_of_all_slices
 from agent_operator.shell.kube import KubeError
+from agent_operator.stopping import stop_on_signals
 
 logger = logging.getLogger("agent_operator.gateway")
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def run(settings: GatewaySettings) -> int:
     """Run until a signal arrives or the watches fail; returns the exit code."""
     stopping = asyncio.Event()
-    _install_signals(stopping)
+    stop_on_signals(stopping, logger)
     metrics = Metrics()
     try:
         connection = Connection(await load_credentials(), metrics)
@@ -150,7 +150,7 @@ async def _serve(
         return MISCONFIGURED
     logger.info("started, API server %s, control port %d", connection.server, control.port)
     watching = feed.run(
-        gateway, resync_seconds=settings.resync_seconds, on_started=lambda: _install_signals(stopping)
+        gateway, resync_seconds=settings.resync_seconds, on_started=lambda: stop_on_signals(stopping, logger)
     )
     try:
         asked = await _until_ended(gateway, watching, stopping, settings)
@@ -176,21 +176,6 @@ async def _until_ended(
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     return asked
-
-
-def _install_signals(stopping: asyncio.Event) -> None:
-    """First signal: stop gracefully. Second: at once. Also called after kopf replaced the handlers."""
-
-    def on_signal(number: signal.Signals) -> None:
-        if stopping.is_set():
-            logger.warning("%s again: leaving at once", number.name)
-            os._exit(128 + number)
-        logger.info("%s: stopping", number.name)
-        stopping.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
 
 
 def _allow_connections() -> None:
