@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from agent_operator.core.reading import count, formatted, timestamp
-from agent_operator.core.signals import Signals
+from agent_operator.core.signals import Signals, totals
 
 PERIOD = timedelta(seconds=60)
 _MOVED = 0.2
@@ -20,38 +20,30 @@ _MOVED = 0.2
 
 def load(signals: Signals, old: Mapping[str, Any], now: datetime) -> dict[str, Any] | None:
     """The status.load to show: the old one as long as it is near enough; None where nothing is known."""
-    if not signals.samples and not old:
-        return None
-    new = _measured(signals, now)
+    return _measured(signals, now) if is_due(signals, old, now) else dict(old) or None
+
+
+def is_due(signals: Signals, old: Mapping[str, Any], now: datetime) -> bool:
+    """Whether another load than the old one is to be shown. Asked at every answer of a replica."""
     taken = timestamp(old.get("time"))
     if taken is None:
-        return new
-    if now - taken < PERIOD or not _moved(new, old):
-        return dict(old)
-    return new
-
-
-def next_look(signals: Signals, old: Mapping[str, Any], now: datetime) -> float | None:
-    """Seconds until the load shown should be looked at again, None while it is near enough."""
-    taken = timestamp(old.get("time"))
-    if taken is None or not _moved(_measured(signals, now), old):
-        return None
-    return max(0.0, (taken + PERIOD - now).total_seconds())
+        return bool(signals.samples)
+    return now - taken >= PERIOD and _moved(_measured(signals, now), old)
 
 
 def _measured(signals: Signals, now: datetime) -> dict[str, Any]:
-    samples = list(signals.samples.values())
-    latencies = [s.p95_seconds for s in samples if s.p95_seconds is not None]
-    gpus = [s.gpu_percent for s in samples if s.gpu_percent is not None]
+    all_told = totals(signals.samples.values())
     numbers = {
-        "requests": sum(s.load for s in samples),
+        "requests": all_told["requests_running"] + all_told["requests_waiting"],
         "held": signals.held,
-        "runs": sum(s.runs for s in samples),
-        "p95Milliseconds": max(latencies) * 1000 if latencies else None,
-        "tokensPerSecond": sum(s.tokens_per_second for s in samples),
-        "gpuPercent": sum(gpus) / len(gpus) if gpus else None,
+        "runs": all_told["runs"],
+        "tokensPerSecond": all_told["tokens_per_second"],
     }
-    rounded = {name: _two_digits(value) for name, value in numbers.items() if value is not None}
+    if (seconds := all_told.get("latency_p95_seconds")) is not None:
+        numbers["p95Milliseconds"] = 1000 * seconds
+    if (ratio := all_told.get("gpu_utilization_ratio")) is not None:
+        numbers["gpuPercent"] = 100 * ratio
+    rounded = {name: _two_digits(value) for name, value in numbers.items()}
     return {"time": formatted(now), **rounded}
 
 

@@ -15,7 +15,7 @@ from agent_operator.api.names import LABEL_REVISION
 from agent_operator.core import naming
 from agent_operator.core.children import deployment
 from agent_operator.core.children.metadata import Owner
-from agent_operator.core.reading import at, condition, count, mapping, mappings, text
+from agent_operator.core.reading import at, condition, count, is_ready, mapping, mappings, text
 from agent_operator.core.revision import Running
 from agent_operator.core.rollout import RevisionState
 from agent_operator.core.snapshot import Snapshot
@@ -92,9 +92,7 @@ def _rank(preferred: tuple[str | None, ...], name: str) -> int:
 def ready_pods(observed: Observed, revision: str) -> frozenset[str]:
     """Names of the pods of a revision that Kubernetes takes for ready."""
     pods = observed.pods.get(revision, ())
-    return frozenset(
-        text(pod, "metadata", "name") for pod in pods if condition(pod, "Ready").get("status") == "True"
-    )
+    return frozenset(text(pod, "metadata", "name") for pod in pods if is_ready(pod))
 
 
 def revision_states(

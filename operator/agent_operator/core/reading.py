@@ -53,6 +53,11 @@ def condition(obj: Any, kind: str) -> Mapping[str, Any]:
     return condition_in(mapping(obj, "status"), kind)
 
 
+def is_ready(pod: Any) -> bool:
+    """Whether Kubernetes takes a pod for ready."""
+    return condition(pod, "Ready").get("status") == "True"
+
+
 def condition_in(status: Any, kind: str) -> Mapping[str, Any]:
     """The condition of one type in a status, {} when there is none."""
     return next((c for c in mappings(status, "conditions") if c.get("type") == kind), {})

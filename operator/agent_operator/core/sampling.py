@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from agent_operator.core.signals import PodSample
 from agent_runtime.stats import Stats
 
@@ -28,27 +26,3 @@ def sampled(stats: Stats, now: float) -> PodSample:
         gpu_memory_bytes=sum(gpu.memory_used_bytes for gpu in gpus),
         stalled=stats.progress == "Stalled",
     )
-
-
-def totals(samples: Sequence[PodSample]) -> dict[str, float]:
-    """All replicas of an agent together, by the names of their metrics; what nobody tells is left out."""
-    latencies = [s.p95_seconds for s in samples if s.p95_seconds is not None]
-    gpus = [s.gpu_percent for s in samples if s.gpu_percent is not None]
-    found: dict[str, float] = {
-        "replicas_answering": len(samples),
-        "requests_running": sum(s.running for s in samples),
-        "requests_waiting": sum(s.waiting for s in samples),
-        "queued_tokens": sum(s.queued_tokens for s in samples),
-        "runs": sum(s.runs for s in samples),
-        "tool_waits": sum(s.tool_waits for s in samples),
-        "tokens_per_second": sum(s.tokens_per_second for s in samples),
-        "requests_per_second": sum(s.requests_per_second for s in samples),
-        "cpu_seconds": sum(s.cpu_seconds for s in samples),
-        "memory_bytes": sum(s.rss_bytes for s in samples),
-    }
-    if latencies:
-        found["latency_p95_seconds"] = max(latencies)
-    if gpus:
-        found["gpu_utilization_ratio"] = sum(gpus) / len(gpus) / 100
-        found["gpu_memory_bytes"] = sum(s.gpu_memory_bytes for s in samples)
-    return found

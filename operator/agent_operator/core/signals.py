@@ -6,7 +6,7 @@ decision that went by them can be replayed. A replica that does not answer is a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from agent_operator.core.autoscale import EMPTY, Capacity, Memory, Observation
@@ -78,6 +78,30 @@ class Signals:
 NOTHING = Signals()
 
 
+def totals(samples: Collection[PodSample]) -> dict[str, float]:
+    """All replicas of an agent together, by the names of their metrics; what nobody tells is left out."""
+    latencies = [s.p95_seconds for s in samples if s.p95_seconds is not None]
+    gpus = [s.gpu_percent for s in samples if s.gpu_percent is not None]
+    found: dict[str, float] = {
+        "replicas_answering": len(samples),
+        "requests_running": sum(s.running for s in samples),
+        "requests_waiting": sum(s.waiting for s in samples),
+        "queued_tokens": sum(s.queued_tokens for s in samples),
+        "runs": sum(s.runs for s in samples),
+        "tool_waits": sum(s.tool_waits for s in samples),
+        "tokens_per_second": sum(s.tokens_per_second for s in samples),
+        "requests_per_second": sum(s.requests_per_second for s in samples),
+        "cpu_seconds": sum(s.cpu_seconds for s in samples),
+        "memory_bytes": sum(s.rss_bytes for s in samples),
+    }
+    if latencies:
+        found["latency_p95_seconds"] = max(latencies)
+    if gpus:
+        found["gpu_utilization_ratio"] = sum(gpus) / len(gpus) / 100
+        found["gpu_memory_bytes"] = sum(s.gpu_memory_bytes for s in samples)
+    return found
+
+
 def lost(signals: Signals, names: frozenset[str], now: float) -> frozenset[str]:
     """Of these pods, which Kubernetes takes for ready, those that cannot answer a request now."""
     dead = {name for name, since in signals.silent.items() if now - since >= SILENT_AFTER_SECONDS}
@@ -90,14 +114,13 @@ def observation(signals: Signals, ready: int, desired: int, at: float) -> Observ
     still start are no sign of little load."""
     if ready == 0 and signals.held == 0 and desired > 0:
         return None
-    samples = list(signals.samples.values())
-    latencies = [s.p95_seconds for s in samples if s.p95_seconds is not None]
+    all_told = totals(signals.samples.values())
     return Observation(
         at=at,
-        concurrency=float(sum(s.load for s in samples)),
+        concurrency=float(all_told["requests_running"] + all_told["requests_waiting"]),
         held=signals.held,
-        queued_tokens=float(sum(s.queued_tokens for s in samples)),
-        p95_seconds=max(latencies, default=None),
+        queued_tokens=float(all_told["queued_tokens"]),
+        p95_seconds=all_told.get("latency_p95_seconds"),
         ready=ready,
-        answered=len(samples),
+        answered=len(signals.samples),
     )

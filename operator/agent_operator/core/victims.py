@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agent_operator.core.plan import Apply
-from agent_operator.core.reading import condition, text
+from agent_operator.core.reading import is_ready, text
 from agent_operator.core.signals import Signals
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -30,7 +30,7 @@ def deletion_costs(
     surplus = live_replicas - wanted
     if surplus <= 0 or wanted == 0 or not signals.samples:
         return []
-    ready = [pod for pod in pods if condition(pod, "Ready").get("status") == "True"]
+    ready = [pod for pod in pods if is_ready(pod)]
     surplus -= live_replicas - len(ready)
     ranked = sorted(ready, key=lambda pod: (_live(pod, signals), _name(pod)))
     chosen = {_name(pod) for pod in ranked[: max(surplus, 0)]}

@@ -10,7 +10,6 @@ same moment: then it is more likely the operator that is cut off.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,17 +24,15 @@ from agent_operator.core.capacity import Places, capacity
 from agent_operator.core.children.gateway import asked
 from agent_operator.core.ledger import Ledger, Start
 from agent_operator.core.policy import policy
-from agent_operator.core.reading import at, condition, count, mapping, text
-from agent_operator.core.sampling import sampled, totals
-from agent_operator.core.signals import SILENT_AFTER_SECONDS, UNKNOWN_CAPACITY, PodSample, Signals
+from agent_operator.core.reading import at, count, is_ready, mapping, text
+from agent_operator.core.sampling import sampled
+from agent_operator.core.signals import SILENT_AFTER_SECONDS, UNKNOWN_CAPACITY, PodSample, Signals, totals
 from agent_operator.observability.metrics import Measured, Metrics
 from agent_operator.shell.kube import Object
 from agent_operator.shell.ports import Ports
 from agent_operator.shell.snapshots import Key
 from agent_runtime.contract import ADMIN_PORT
 from agent_runtime.stats import Stats
-
-logger = logging.getLogger(__name__)
 
 NO_STARTS = Ledger()
 MISSES = 2
@@ -96,6 +93,10 @@ class _Agent:
     told: bool | None = None
     """A decision was asked for and has not been made yet; True: urgently."""
 
+    def samples(self) -> dict[str, PodSample]:
+        """What the replicas that answered said last, by pod name."""
+        return {name: known.sample for name, known in self.known.items() if known.sample is not None}
+
 
 class Monitor:
     """The records of all agents.
@@ -136,7 +137,7 @@ class Monitor:
             record.capacity = capacity(agent, pods, self._places)
         starts = record.starts
         return Signals(
-            samples={n: k.sample for n, k in record.known.items() if k.sample is not None},
+            samples=record.samples(),
             silent=self._silent(record),
             held=record.held,
             gateways=self.gateways,
@@ -211,9 +212,9 @@ class Monitor:
     def measured(self) -> Iterator[Measured]:
         """The numbers of every agent of which anything is known, for a scrape."""
         for key, record in self._agents.items():
-            samples = [known.sample for known in record.known.values() if known.sample is not None]
+            samples = record.samples()
             if samples or record.held:
-                yield Measured(*key, {**totals(samples), "requests_held": record.held})
+                yield Measured(*key, {**totals(samples.values()), "requests_held": record.held})
 
     def behind_gateway(self) -> list[Key]:
         """The agents that gateways have something to do with."""
@@ -291,10 +292,8 @@ class Monitor:
         """Fold the newest samples into the autoscaler's memory; ask for a decision if it would change one."""
         now = self._clock()
         moment = datetime.fromtimestamp(now, UTC)
-        seen = Signals(
-            samples={n: k.sample for n, k in record.known.items() if k.sample is not None}, held=record.held
-        )
-        if load.next_look(seen, record.shown, moment) == 0.0 or (seen.samples and not record.shown):
+        seen = Signals(samples=record.samples(), held=record.held)
+        if load.is_due(seen, record.shown, moment):
             self._tell(key, record, urgent=False)
         if record.policy is None or record.desired is None:
             return
@@ -329,7 +328,7 @@ def _replica(pod: Object) -> Replica | None:
     address = text(pod, "status", "podIP")
     if not address or at(pod, "metadata", "deletionTimestamp") is not None:
         return None
-    if condition(pod, "Ready").get("status") != "True":
+    if not is_ready(pod):
         return None
     return Replica(text(pod, "metadata", "uid"), text(pod, "metadata", "name"), address)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ from agent_operator.observability.metrics import Metrics
 from agent_operator.shell.monitor import Monitor, Replica
 from agent_operator.shell.snapshots import Key
 from agent_runtime.stats import Stats
-
-logger = logging.getLogger(__name__)
 
 PERIOD_SECONDS = 2.0
 RATE = 500.0

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from agent_operator.api.names import RUNTIME_CONTAINER
-from agent_operator.core.reading import at, condition, count, mapping, mappings, text, timestamp
+from agent_operator.core.reading import at, condition, count, is_ready, mapping, mappings, text, timestamp
 from agent_runtime.contract import TerminationReport
 
 
@@ -83,7 +83,7 @@ def pod_facts(pod: Mapping[str, Any], mount_errors: Mapping[str, str] | None = N
     unscheduled = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
     return PodFacts(
         name=text(pod, "metadata", "name"),
-        ready=condition(pod, "Ready").get("status") == "True",
+        ready=is_ready(pod),
         phase=text(pod, "status", "phase"),
         reason=text(pod, "status", "reason"),
         message=text(pod, "status", "message"),
