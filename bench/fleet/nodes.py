@@ -1,7 +1,9 @@
 """A control plane of its own with simulated GPU nodes. Layer: tooling.
 
 The one idea: API server, etcd, scheduler and controllers are real and have both cores to themselves and
-the operators; kubelets are played by kwok, so a thousand nodes fit on one machine.
+the operators; kubelets are played by kwok, so a thousand nodes fit on one machine. The simulated pods'
+addresses belong to this machine while the nodes exist: whoever asks such a pod is answered here, or refused
+at once, and nothing leaves the machine.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from agent_runtime.contract import ADMIN_PORT
 from bench.fleet.client import MERGE, Client, in_parallel, run
 from local_cluster.paths import Paths
 from local_cluster.processes import running_pid
@@ -24,6 +27,8 @@ from tests.support.kubectl import ROOT
 
 STAGES = Path(__file__).with_name("stages.yaml")
 GPUS_PER_NODE = "8"
+POD_CIDR = "198.18.0.0/15"
+"""Set aside for benchmarks by RFC 2544, so no cluster and no network uses it."""
 TAINT = {"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}
 """Only who tolerates it lands on a simulated node."""
 
@@ -63,9 +68,39 @@ def control_plane() -> Iterator[None]:
 
 
 @contextmanager
+def local_addresses() -> Iterator[None]:
+    """The simulated pods' addresses are this machine's own."""
+    route = ["local", POD_CIDR, "dev", "lo"]
+    subprocess.run(["ip", "route", "replace", *route], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["ip", "route", "del", *route], check=True)
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Every simulated pod says how it is, as a replica at work does; all the same record."""
+    command = [sys.executable, "-m", "bench.signals.runtimes", str(ADMIN_PORT)]
+    runtimes = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert runtimes.stdout is not None
+        if b"listening" not in runtimes.stdout.readline():
+            raise SystemExit(f"port {ADMIN_PORT} of this machine is taken")
+        yield
+    finally:
+        runtimes.terminate()
+        runtimes.wait()
+
+
+@contextmanager
 def simulated(count: int, folder: Path, *, heartbeats: bool = False) -> Iterator[None]:
     """`count` GPU nodes played by kwok; with `heartbeats` also for a cluster that watches over its nodes."""
+    with local_addresses():
+        yield from _simulated(count, folder, heartbeats)
 
+
+def _simulated(count: int, folder: Path, heartbeats: bool) -> Iterator[None]:
     names = [f"kwok-{i:04}" for i in range(count)]
 
     async def make(client: Client) -> None:
@@ -81,7 +116,7 @@ def simulated(count: int, folder: Path, *, heartbeats: bool = False) -> Iterator
         str(ROOT / ".local/bin/kwok"), f"--kubeconfig={os.environ['KUBECONFIG']}", f"--config={STAGES}",
         "--manage-nodes-with-label-selector=type=kwok",
         f"--node-lease-duration-seconds={40 if heartbeats else 0}",
-        "--cidr=10.128.0.0/9", "--v=ERROR",
+        f"--cidr={POD_CIDR}", "--v=ERROR",
     ]  # fmt: skip
     with (folder / "kwok.log").open("wb") as log:
         kwok = subprocess.Popen(command, stdout=log, stderr=log)

@@ -121,6 +121,10 @@ class Running:
     def files(self) -> int:
         return int(self._process.num_fds())
 
+    def connections(self, port: int) -> int:
+        """Open connections to this port of whomever."""
+        return sum(bool(c.raddr) and c.raddr.port == port for c in self._process.net_connections("tcp"))
+
     def metrics(self) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=10) as answer:
             return str(answer.read().decode())

@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent_runtime.contract import ADMIN_PORT
 from bench.fleet.client import MERGE, Client
 from bench.fleet.scenarios import PLURALS
 from bench.fleet.sides import OURS, Running
@@ -31,6 +32,8 @@ class Sample:
     at: float
     rss_mib: float
     files: int
+    """Open files other than the connections to replicas."""
+    connections: int
     tasks: float
     depth: float
 
@@ -44,6 +47,8 @@ class Findings:
     samples: list[Sample] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
     errors: float = 0.0
+    replicas: int = 0
+    """Wanted in the end."""
 
 
 class Churn:
@@ -76,6 +81,8 @@ class Churn:
             await asyncio.sleep(max(0.0, began + number / PER_SECOND - time.monotonic()))
         self.findings.seconds = round(time.monotonic() - began, 1)
         await self._judge(client)
+        self.findings.replicas = sum(self._wanted.values())
+        await asyncio.sleep(2 * SAMPLE_SECONDS)
         watching.cancel()
         self.findings.errors = sample(self._operator.metrics(), "agentoperator_reconcile_errors_total") or 0.0
 
@@ -132,11 +139,13 @@ class Churn:
         began = time.monotonic()
         while True:
             text = await asyncio.to_thread(self._operator.metrics)
+            connections = self._operator.connections(ADMIN_PORT)
             self.findings.samples.append(
                 Sample(
                     at=round(time.monotonic() - began, 1),
                     rss_mib=round(self._operator.rss_mib(), 1),
-                    files=self._operator.files(),
+                    files=self._operator.files() - connections,
+                    connections=connections,
                     tasks=sample(text, "agentoperator_tasks") or 0.0,
                     depth=sample(text, "workqueue_depth") or 0.0,
                 )
