@@ -2,8 +2,8 @@
 
 The one idea: API server, etcd, scheduler and controllers are real and have both cores to themselves and
 the operators; kubelets are played by kwok, so a thousand nodes fit on one machine. The simulated pods'
-addresses belong to this machine while the nodes exist: whoever asks such a pod is answered here, or refused
-at once, and nothing leaves the machine.
+addresses are those of a network namespace while the nodes exist: whoever asks such a pod is answered there,
+or refused at once, and nothing leaves the machine.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ STAGES = Path(__file__).with_name("stages.yaml")
 GPUS_PER_NODE = "8"
 POD_CIDR = "198.18.0.0/15"
 """Set aside for benchmarks by RFC 2544, so no cluster and no network uses it."""
+NETNS, LINK = "simulated-pods", "simulated0"
+OUTSIDE, INSIDE = "169.254.77.1", "169.254.77.2"
 TAINT = {"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}
 """Only who tolerates it lands on a simulated node."""
 
@@ -68,25 +70,42 @@ def control_plane() -> Iterator[None]:
 
 
 @contextmanager
-def local_addresses() -> Iterator[None]:
-    """The simulated pods' addresses are this machine's own."""
-    route = ["local", POD_CIDR, "dev", "lo"]
-    subprocess.run(["ip", "route", "replace", *route], check=True)
+def pod_network() -> Iterator[None]:
+    """A network namespace to which all addresses of simulated pods belong."""
+    _remove_network()  # what an interrupted run left
+    _ip("netns", "add", NETNS)
+    _ip("link", "add", LINK, "type", "veth", "peer", "name", "eth0", "netns", NETNS)
+    _ip("address", "add", f"{OUTSIDE}/30", "dev", LINK)
+    _ip("link", "set", LINK, "up")
+    for command in (f"address add {INSIDE}/30 dev eth0", "link set eth0 up", "link set lo up",
+                    f"route add local {POD_CIDR} dev lo", f"route add default via {OUTSIDE}"):  # fmt: skip
+        _ip("-n", NETNS, *command.split())
+    _ip("route", "add", POD_CIDR, "via", INSIDE)
     try:
         yield
     finally:
-        subprocess.run(["ip", "route", "del", *route], check=True)
+        _remove_network()
+
+
+def _remove_network() -> None:
+    """The namespace takes its link along, and the link its route."""
+    if Path("/run/netns", NETNS).exists():
+        _ip("netns", "delete", NETNS)
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
 
 
 @contextmanager
 def answering() -> Iterator[None]:
     """Every simulated pod says how it is, as a replica at work does; all the same record."""
-    command = [sys.executable, "-m", "bench.signals.runtimes", str(ADMIN_PORT)]
+    command = ["ip", "netns", "exec", NETNS, sys.executable, "-m", "bench.signals.runtimes", str(ADMIN_PORT)]
     runtimes = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert runtimes.stdout is not None
         if b"listening" not in runtimes.stdout.readline():
-            raise SystemExit(f"port {ADMIN_PORT} of this machine is taken")
+            raise SystemExit("the simulated pods' process did not start")
         yield
     finally:
         runtimes.terminate()
@@ -96,7 +115,7 @@ def answering() -> Iterator[None]:
 @contextmanager
 def simulated(count: int, folder: Path, *, heartbeats: bool = False) -> Iterator[None]:
     """`count` GPU nodes played by kwok; with `heartbeats` also for a cluster that watches over its nodes."""
-    with local_addresses():
+    with pod_network():
         yield from _simulated(count, folder, heartbeats)
 
 

@@ -147,6 +147,8 @@ def account(kubeconfig: Path) -> Iterator[dict[str, str]]:
     document = yaml.safe_load(kubeconfig.read_text())
     cluster = document["clusters"][0]["cluster"]
     place = urlsplit(cluster["server"])
+    if (ACCOUNT / "namespace").exists() and (ACCOUNT / "namespace").read_text() == SYSTEM:
+        shutil.rmtree(ACCOUNT)  # what an interrupted run left
     ACCOUNT.mkdir(parents=True)  # never over the account of a pod that runs the benchmark
     try:
         (ACCOUNT / "ca.crt").write_bytes(base64.b64decode(cluster["certificate-authority-data"]))

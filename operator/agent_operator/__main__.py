@@ -39,7 +39,7 @@ from agent_operator.shell.credentials import NoClusterError, load_credentials, o
 from agent_operator.shell.execute import Executor
 from agent_operator.shell.gateways import Gateways
 from agent_operator.shell.http_kube import HttpKube
-from agent_operator.shell.kinds import AGENT, POD, selector_of, watched
+from agent_operator.shell.kinds import AGENT, POD, SCALED_OBJECT, selector_of, watched
 from agent_operator.shell.monitor import Monitor
 from agent_operator.shell.placing import Placing
 from agent_operator.shell.pod_warnings import PodWarnings
@@ -133,7 +133,7 @@ def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping
         cache, queue, metrics,
         key_of=key_of, kinds=watched(keda=settings.keda_enabled),
         selector_of=partial(selector_of, shard=settings.shard),
-        namespaces=settings.watch_namespaces, background=(POD,),
+        namespaces=settings.watch_namespaces, background=(POD,), optional=(SCALED_OBJECT,),
     )  # fmt: skip
     elector = None
     if settings.leader_elect:

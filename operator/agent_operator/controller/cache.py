@@ -2,9 +2,11 @@
 
 The one idea: newest wins. Watch events, lists and our own writes all pass through `put`, which drops
 whatever is older than what is known (resourceVersions of one object are comparable numbers) and whatever
-was already seen deleted. Objects are kept as JSON text, a fifth of the memory of the same object as dicts,
-and parsed when somebody looks: that is much rarer than news. Why hand-written: no informer in the installed
-clients keeps trimmed objects, an index of our own and our own writes.
+was already seen deleted. A newer version with the same content is no news: what nobody reads was trimmed
+away, and an autoscaler that only tells its status every few seconds wakes nobody. Objects are kept as JSON
+text, a fifth of the memory of the same object as dicts, and parsed when somebody looks: that is much rarer
+than news. Why hand-written: no informer in the installed clients keeps trimmed objects, an index of our own
+and our own writes.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def _number(version: str) -> int | None:
 
 
 class _Kept(NamedTuple):
-    """One object: what is compared, and the rest as text."""
+    """One object: what is compared, and the rest as text, without the resourceVersion."""
 
     uid: str
     version: str
@@ -82,7 +84,7 @@ class Cache:
         return len(self._objects.get(kind, {}))
 
     def put(self, obj: Object, *, live: bool = False) -> bool:
-        """Remember an object; True if it is news.
+        """Remember an object; True if it is news: not known in this content.
 
         `live` marks an object just read or written: it exists, whatever was believed about its uid.
         """
@@ -99,12 +101,11 @@ class Cache:
         self._unindex(position)
         trimmed = self._trim(obj)
         values = tuple(self._index_values(trimmed))
-        self._objects.setdefault(position[0], {})[position[1:]] = _Kept(
-            uid, meta.get("resourceVersion", ""), _packed(trimmed), values
-        )
+        kept = _Kept(uid, meta.get("resourceVersion", ""), _packed(trimmed), values)
+        self._objects.setdefault(position[0], {})[position[1:]] = kept
         for value in values:
             self._index.setdefault(value, {})[position] = None
-        return True
+        return known is None or known.packed != kept.packed
 
     def remove(self, kind: Kind, namespace: str, name: str, *, uid: str) -> bool:
         """Forget an object that is gone for good; False if it was not known under this uid."""
@@ -175,11 +176,15 @@ class Cache:
 
 
 def _packed(obj: Object) -> bytes:
-    return json.dumps(obj, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    meta = {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}
+    text = json.dumps({**obj, "metadata": meta}, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _unpacked(kept: _Kept) -> Object:
     obj: Object = json.loads(kept.packed.decode("utf-8", "surrogatepass"))
+    if kept.version:
+        obj["metadata"]["resourceVersion"] = kept.version
     return obj
 
 

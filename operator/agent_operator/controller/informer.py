@@ -16,7 +16,7 @@ from agent_operator.controller.cache import Cache
 from agent_operator.controller.queue import Priority, WorkQueue
 from agent_operator.observability.metrics import Metrics
 from agent_operator.shell.kinds import Kind, kind_of
-from agent_operator.shell.kube import Kube, Object
+from agent_operator.shell.kube import Kube, Listing, NotFoundError, Object
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,8 @@ K = TypeVar("K", bound=Hashable)
 class Informer(Generic[K]):
     """Feeds one cache and one queue. `key_of` says whose reconcile an object concerns, if anybody's.
 
-    News of a `background` kind can wait behind news of the others.
+    News of a `background` kind can wait behind news of the others. An `optional` kind that the API server
+    does not know has no objects.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class Informer(Generic[K]):
         selector_of: Callable[[Kind], str],
         namespaces: Sequence[str],
         background: Sequence[Kind] = (),
+        optional: Sequence[Kind] = (),
     ) -> None:
         self._cache = cache
         self._queue = queue
         self._key_of = key_of
         self._background = frozenset(background)
+        self._optional = frozenset(optional)
         self.kinds = tuple(kinds)
         self.selector_of = selector_of
         self.namespaces = tuple(namespaces)
@@ -72,9 +75,7 @@ class Informer(Generic[K]):
         """
         scopes: Sequence[str | None] = self.namespaces or (None,)
         wanted = [(kind, scope) for kind in self.kinds for scope in scopes]
-        listings = await asyncio.gather(
-            *(kube.list(kind, scope, selector=self.selector_of(kind)) for kind, scope in wanted)
-        )
+        listings = await asyncio.gather(*(self._list(kube, kind, scope) for kind, scope in wanted))
         news: list[Object] = []
         for (kind, scope), listing in zip(wanted, listings, strict=True):
             news += self._cache.reset(kind, listing, scope)
@@ -83,6 +84,15 @@ class Informer(Generic[K]):
             self._enqueue(obj, Priority.LOW)
         self.synced = True
         return len(news)
+
+    async def _list(self, kube: Kube, kind: Kind, scope: str | None) -> Listing:
+        try:
+            return await kube.list(kind, scope, selector=self.selector_of(kind))
+        except NotFoundError:
+            if kind not in self._optional:
+                raise
+            logger.warning("%s of %s is not installed in this cluster", kind.kind, kind.api_version)
+            return Listing([], "")
 
     def _enqueue(self, obj: Object, priority: Priority) -> None:
         key = self._key_of(obj)

@@ -12,11 +12,24 @@ from typing import Any, NamedTuple, Protocol
 from agent_operator.api.names import GROUP, LABEL_AGENT
 from agent_operator.core.signals import NOTHING, Signals
 from agent_operator.core.snapshot import ApplyFailure, Defaults, Snapshot
-from agent_operator.shell.kinds import AGENT, ENDPOINT_SLICE, Kind
+from agent_operator.shell.kinds import AGENT, AUTOSCALER, DEPLOYMENT, ENDPOINT_SLICE, SCALED_OBJECT, Kind
 from agent_operator.shell.kube import Object
 
 _BULKY_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
 _POD_SPEC_KEPT = ("nodeName", "schedulingGates", "priorityClassName", "terminationGracePeriodSeconds")
+_STATUS_KEPT: Mapping[str, tuple[str, ...]] = {
+    DEPLOYMENT.kind: (
+        "observedGeneration",
+        "replicas",
+        "readyReplicas",
+        "updatedReplicas",
+        "unavailableReplicas",
+        "conditions",
+    ),
+    AUTOSCALER.kind: ("conditions",),
+    SCALED_OBJECT.kind: ("conditions",),
+}
+_CONDITION_KEPT = ("type", "status", "reason", "message", "lastTransitionTime")
 
 
 class Key(NamedTuple):
@@ -111,7 +124,8 @@ def index_values(obj: Mapping[str, Any]) -> Iterable[Hashable]:
 
 
 def trim(obj: Object) -> Object:
-    """A shallow copy without what no decision reads: managed fields, kubectl's copy, most of a pod's spec.
+    """A shallow copy without what no decision reads, so that its changes are no news: managed fields,
+    kubectl's copy, most of a pod's spec, and of a status what only its writer needs.
 
     Of a pod's spec only where it runs and its containers' names, images and resources are kept.
     """
@@ -120,7 +134,10 @@ def trim(obj: Object) -> Object:
     if annotations and _BULKY_ANNOTATION in annotations:
         meta["annotations"] = {k: v for k, v in annotations.items() if k != _BULKY_ANNOTATION}
     trimmed = {**obj, "metadata": meta}
-    if obj.get("kind") == "Pod":
+    kind = obj.get("kind", "")
+    if kind in _STATUS_KEPT and (status := obj.get("status")):
+        trimmed["status"] = _status(status, _STATUS_KEPT[kind])
+    if kind == "Pod":
         spec = obj.get("spec") or {}
         trimmed["spec"] = {k: spec[k] for k in _POD_SPEC_KEPT if k in spec} | {
             "containers": [
@@ -129,6 +146,13 @@ def trim(obj: Object) -> Object:
             ]
         }
     return trimmed
+
+
+def _status(status: Mapping[str, Any], names: Iterable[str]) -> Object:
+    kept = {name: status[name] for name in names if name in status}
+    if conditions := kept.get("conditions"):
+        kept["conditions"] = [{k: c[k] for k in _CONDITION_KEPT if k in c} for c in conditions]
+    return kept
 
 
 def build_snapshot(

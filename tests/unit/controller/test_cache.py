@@ -42,8 +42,48 @@ def test_whatever_the_order_of_arrival_the_newest_state_stays(order: list[int]) 
 def test_resource_versions_are_compared_as_numbers_not_as_text() -> None:
     cache = Cache()
     cache.put(service(10))
-    assert not cache.put(service(9))
-    assert cache.put(service(100))
+    cache.put(service(9))
+    assert version_in(cache) == "10"
+    cache.put(service(100))
+    assert version_in(cache) == "100"
+
+
+def test_a_newer_version_is_news_only_with_another_content() -> None:
+    cache = Cache()
+    assert cache.put(service(10))
+    assert not cache.put(service(11))
+    assert version_in(cache) == "11"
+    assert cache.put(service(12, owner="u9"))
+
+
+def test_what_an_autoscaler_or_a_deployment_tells_for_others_is_no_news() -> None:
+    cache = Cache(trim=trim)
+    able = {"type": "AbleToScale", "status": "True", "reason": "ReadyForNewScale", "message": "ok"}
+    meta = {"name": "geo", "namespace": "ns", "uid": "u"}
+
+    def hpa(version: int, load: int, **changed: str) -> dict[str, Any]:
+        status = {"currentMetrics": [{"load": load}], "conditions": [{**able, **changed}]}
+        versioned = {**meta, "resourceVersion": str(version)}
+        return {
+            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+            "metadata": versioned, "status": status,
+        }  # fmt: skip
+
+    assert cache.put(hpa(1, 10))
+    assert not cache.put(hpa(2, 90))
+    assert cache.put(hpa(3, 90, status="False"))
+
+    def deployment(version: int, ready: int, time: str) -> dict[str, Any]:
+        condition = {"type": "Progressing", "status": "True", "lastUpdateTime": time}
+        versioned = {**meta, "resourceVersion": str(version)}
+        return {
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": versioned, "status": {"readyReplicas": ready, "conditions": [condition]},
+        }  # fmt: skip
+
+    assert cache.put(deployment(4, 0, "10:00"))
+    assert not cache.put(deployment(5, 0, "10:01"))
+    assert cache.put(deployment(6, 1, "10:01"))
 
 
 def test_the_echo_of_our_own_write_is_not_news() -> None:
@@ -83,7 +123,7 @@ def test_an_object_that_left_the_selector_and_was_labelled_again_comes_back() ->
     cache.put(service(10))
     cache.observe_deleted(service(11))  # its label was removed: the watch says DELETED
     assert cache.put(service(11), live=True)  # but it exists, we just read it
-    assert cache.put(service(12))
+    cache.put(service(12))
     assert version_in(cache) == "12"
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
+
+import pytest
 
 from agent_operator.controller.cache import Cache
 from agent_operator.controller.informer import Informer
 from agent_operator.controller.queue import WorkQueue
 from agent_operator.controller.resync import resync
 from agent_operator.observability.metrics import Metrics
-from agent_operator.shell.kinds import AGENT, SERVICE, WATCHED, selector_of
-from agent_operator.shell.kube import UnavailableError
+from agent_operator.shell.kinds import AGENT, SCALED_OBJECT, SERVICE, WATCHED, Kind, selector_of, watched
+from agent_operator.shell.kube import NotFoundError, UnavailableError
 from agent_operator.shell.snapshots import Key, index_values, key_of
 from tests.fakes.kube import FakeApiServer
 from tests.fakes.virtual_time import run_virtual
@@ -38,14 +41,15 @@ def child(labels: dict[str, str], *, owner: str = "") -> dict[str, Any]:
 class Bench:
     """An informer that watches a fake server."""
 
-    def __init__(self, *namespaces: str) -> None:
+    def __init__(self, *namespaces: str, kinds: Sequence[Kind] = WATCHED) -> None:
         self.server = FakeApiServer()
         self.kube = self.server.client()
         self.cache = Cache(index_values=index_values)
         self.queue: WorkQueue[Key] = WorkQueue(Metrics(), jitter=lambda: 0.0)
         self.informer: Informer[Key] = Informer(
             self.cache, self.queue, Metrics(),
-            key_of=key_of, kinds=WATCHED, selector_of=selector_of, namespaces=namespaces,
+            key_of=key_of, kinds=kinds, selector_of=selector_of, namespaces=namespaces,
+            optional=(SCALED_OBJECT,),
         )  # fmt: skip
 
     def watch(self) -> None:
@@ -126,6 +130,30 @@ def test_in_namespaced_mode_only_these_namespaces_are_listed() -> None:
             bench.server.add(agent(namespace=namespace))
         await bench.informer.sync(bench.kube)
         assert sorted(await bench.taken()) == [GEO, Key("third", "geo")]
+
+    run_virtual(scenario())
+
+
+def test_a_kind_that_is_optional_may_be_unknown_to_the_api_server(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        bench = Bench(kinds=watched(keda=True))
+        bench.server.add(agent())
+        bench.server.fail("list", "ScaledObject", NotFoundError("the server could not find it"), times=1)
+        assert await bench.informer.sync(bench.kube) == 1
+        assert bench.informer.synced
+        assert await bench.taken() == [GEO]
+
+    run_virtual(scenario())
+    assert "ScaledObject of keda.sh/v1alpha1 is not installed" in caplog.text
+
+
+def test_a_kind_that_is_needed_may_not() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.server.fail("list", "AgentDeployment", NotFoundError("the server could not find it"), times=1)
+        with pytest.raises(NotFoundError):
+            await bench.informer.sync(bench.kube)
+        assert not bench.informer.synced
 
     run_virtual(scenario())
 
