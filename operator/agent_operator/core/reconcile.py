@@ -60,7 +60,7 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
         return _refused(agent, owner, seen, asked, now)
 
     signals = snapshot.signals
-    lost = _lost(seen, signals, now)
+    lost = signals_of.lost(signals, now.timestamp())
     scaled = scaling.decide(agent, asked, signals, _ready_now(seen, lost), now)
     asked = replace(asked, scaled=scaled.wanted)
     target = _target(agent, asked, seen, snapshot.defaults.runtime_image)
@@ -68,8 +68,8 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
     decision = rollout.decide(
         target=target.name, active=seen.active, revisions=states, wanted_replicas=asked.wanted
     )
-    server = next((state for state in states if state.revision == decision.serve), None)
-    gateway, later = handover.plan(asked, seen, signals, server.ready if server else 0, now)
+    by_name = {state.revision: state for state in states}
+    gateway, later = handover.plan(asked, seen, signals, _ready(by_name.get(decision.serve)), now)
     children = desired.children(
         owner, asked, target, decision, seen,
         gateway=gateway, defaults=snapshot.defaults, startup_deadline=signals.startup_deadline,
@@ -91,11 +91,12 @@ def reconcile(snapshot: Snapshot, now: datetime) -> Plan:
     found = findings.with_lost(found, seen.pods.get(decision.serve, ()), lost, signals)
     if seen.active is None and any(failure.kind == "Service" for failure in blocked):
         decision = Decision("", (), decision.why)  # whatever is ready, no Service of ours leads there
-    situation = _situation(asked, target, decision, states, found, paused=paused)
     verdict = scaled.verdict or scalers.verdict(owner, asked.spec, snapshot.defaults, seen, blocked)
-    situation = replace(situation, scaling=verdict or FIXED, **_sleep(asked, signals, gateway))
-    report = _report(agent, asked, seen, situation)
-    report = replace(report, **_measured(agent, signals, scaled, now))
+    situation = _situation(
+        asked, target, decision, by_name.get(decision.serve), found,
+        paused=paused, scaling=verdict or FIXED, **_sleep(asked, signals, gateway),
+    )  # fmt: skip
+    report = _report(agent, asked, seen, situation, **_measured(agent, signals, scaled, now))
     plan = _plan(agent, status.build(agent, owner, situation, report, now), writes, found, decision.why)
     return replace(plan, requeue_after=_earliest(plan.requeue_after, scaled.requeue_after, later))
 
@@ -142,15 +143,13 @@ def _served_last(agent: Mapping[str, Any]) -> str | None:
     return text(agent, "status", "currentRevision") or None
 
 
-def _lost(seen: Observed, signals: Signals, now: datetime) -> frozenset[str]:
-    """Pods that count as ready and cannot answer now."""
-    names = [observed.ready_pods(seen, revision) for revision in seen.pods]
-    return signals_of.lost(signals, frozenset().union(*names), now.timestamp())
-
-
 def _ready_now(seen: Observed, lost: frozenset[str]) -> int:
     """Pods behind the Service that can answer now."""
     return len(observed.ready_pods(seen, seen.active or "") - lost)
+
+
+def _ready(server: RevisionState | None) -> int:
+    return server.ready if server else 0
 
 
 def _farewells(asked: Request, seen: Observed, signals: Signals) -> list[Apply]:
@@ -206,14 +205,12 @@ def _situation(
     asked: Request,
     target: Revision,
     decision: Decision,
-    states: tuple[RevisionState, ...],
+    server: RevisionState | None,
     found: Findings,
-    *,
-    paused: bool,
+    **told: Any,
 ) -> Situation:
-    by_name = {state.revision: state for state in states}
-    server = by_name.get(decision.serve)
-    ready = server.ready if server else 0
+    """`server` is the revision that serves; `told` are fields of the situation that others found."""
+    ready = _ready(server)
     arrived = server is not None and (server.complete if asked.wanted else ready == 0)
     return Situation(
         serve=decision.serve or None,
@@ -221,16 +218,18 @@ def _situation(
         wanted=asked.wanted,
         ready=ready,
         settled=arrived and decision.serve == target.name,
-        paused=paused,
         suspended=asked.spec.suspend,
         stalled=found.stalled,
         faults=found.faults,
         restarted=found.restarted,
         advice=asked.advice,
+        **told,
     )
 
 
-def _report(agent: Mapping[str, Any], asked: Request, seen: Observed, situation: Situation) -> status.Report:
+def _report(
+    agent: Mapping[str, Any], asked: Request, seen: Observed, situation: Situation, **measured: Any
+) -> status.Report:
     live = seen.deployments.get(situation.serve or "")
     refused = condition(live, "ReplicaFailure").get("status") == "True"
     last = _served_last(agent)
@@ -242,6 +241,7 @@ def _report(agent: Mapping[str, Any], asked: Request, seen: Observed, situation:
         gpu=str(asked.gpus) if asked.gpus else "-",
         current_revision=situation.serve if situation.ready > 0 else kept,
         update_revision=situation.target,
+        **measured,
     )
 
 

@@ -102,11 +102,10 @@ def totals(samples: Collection[PodSample]) -> dict[str, float]:
     return found
 
 
-def lost(signals: Signals, names: frozenset[str], now: float) -> frozenset[str]:
-    """Of these pods, which Kubernetes takes for ready, those that cannot answer a request now."""
+def lost(signals: Signals, now: float) -> frozenset[str]:
+    """The pods that Kubernetes takes for ready and that cannot answer a request now, by name."""
     dead = {name for name, since in signals.silent.items() if now - since >= SILENT_AFTER_SECONDS}
-    stalled = {name for name, sample in signals.samples.items() if sample.stalled}
-    return names & (dead | stalled)
+    return frozenset(dead | {name for name, sample in signals.samples.items() if sample.stalled})
 
 
 def observation(signals: Signals, ready: int, desired: int, at: float) -> Observation | None:

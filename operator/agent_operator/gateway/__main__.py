@@ -15,7 +15,6 @@ import secrets
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import uvloop
@@ -120,7 +119,7 @@ def _feed(settings: GatewaySettings, connection: Connection, metrics: Metrics) -
     informer: Informer[Key] = Informer(
         cache, queue, metrics,
         key_of=key_of, kinds=(ENDPOINT_SLICE,), namespaces=settings.watch_namespaces,
-        selector_of=partial(selector_of_all_slices, shard=settings.shard),
+        selector_of=lambda kind: selector_of_all_slices(settings.shard),
     )  # fmt: skip
     return _Feed(connection, HttpKube(connection), cache, queue, informer)
 

@@ -90,8 +90,8 @@ def selector_of(kind: Kind, shard: str | None = None) -> str:
     return ",".join(chosen + _of_shard(shard))
 
 
-def selector_of_all_slices(kind: Kind, shard: str | None = None) -> str:
-    """The same for who follows the EndpointSlices of agents' Services, whoever makes them."""
+def selector_of_all_slices(shard: str | None = None) -> str:
+    """The same for the EndpointSlices of agents' Services, whoever makes them."""
     return ",".join([LABEL_AGENT, *_of_shard(shard)])
 
 
