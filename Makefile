@@ -183,7 +183,7 @@ test-long: venv ## Soaks: not part of make test
 
 # ---------------------------------------------------------------- benchmarks
 .PHONY: bench bench-list bench-report
-bench: venv ## Run one benchmark or a whole area: make bench CLAIM=name
+bench: venv ## Run benchmarks or whole areas: make bench CLAIM="name ..."
 	@$(PYTHON) -m bench run $(CLAIM)
 
 bench-report: venv ## Write docs/benchmarks.md from the results

@@ -1,4 +1,4 @@
-"""`python -m bench list`, `python -m bench run NAME|AREA` and `python -m bench report`. Layer: tooling."""
+"""`python -m bench list`, `... run NAME|AREA ...` and `... report`. Layer: tooling."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def main() -> int:
     commands.add_parser("list")
     commands.add_parser("report")
     areas = sorted({claim.area for claim in CLAIMS})
-    commands.add_parser("run").add_argument("name", choices=[*(claim.name for claim in CLAIMS), *areas])
+    names = [*(claim.name for claim in CLAIMS), *areas]
+    commands.add_parser("run").add_argument("names", nargs="+", choices=names, metavar="NAME|AREA")
     options = parser.parse_args()
     if options.command == "list":
         show(list(CLAIMS))
@@ -51,7 +52,7 @@ def main() -> int:
         report.write()
         return 0
     for claim in CLAIMS:
-        if options.name in (claim.name, claim.area):
+        if claim.name in options.names or claim.area in options.names:
             run(claim)
     return 0
 

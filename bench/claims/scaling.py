@@ -1,6 +1,6 @@
 """The native autoscaler on simulated traces, beside models of the HPA and of Knative's KPA. Layer: tooling.
 
-Eight traces, three seeds each; every side sees the same requests on the same data path. What the models do
+Eight traces, nine seeds each; every side sees the same requests on the same data path. What the models do
 and where their figures come from is said in bench/scaling/autoscalers.py.
 """
 

@@ -15,7 +15,7 @@ from bench.scaling.agent import Machine, Outcome, Simulation, Trace
 from bench.scaling.autoscalers import SIDES, Side
 from bench.scaling.traces import TRACES
 
-SEEDS = (1, 2, 3)
+SEEDS = tuple(range(1, 10))
 MACHINE = Machine()
 POINTS = 240
 PICTURED = ("ours", "hpa", "kpa")

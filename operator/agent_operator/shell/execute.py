@@ -1,14 +1,16 @@
 """Carrying out a plan. Layer: shell; imports core's data types, the six verbs and observability.
 
 The one idea: writes happen in the plan's order, only on objects that are certainly ours, and only while what
-they were decided on still holds: the agent is read again before anything is written for it, and the Service
-and Deployments concerned before traffic moves or a Deployment goes. What the API server refuses becomes data
-(ApplyFailure) for the next decision; what shows that our cache was behind refreshes the cache and asks for a
-new decision instead of guessing. Every answer is written through to the cache, so the next decision sees it.
+they were decided on still holds: the agent, and whoever may have a name that is to be ours, are read at once
+before anything is written, and the Service and Deployments concerned before traffic moves or a Deployment
+goes. What the API server refuses becomes data (ApplyFailure) for the next decision; what shows that our cache
+was behind refreshes the cache and asks for a new decision instead of guessing. Every answer is written
+through to the cache, so the next decision sees it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -75,7 +77,7 @@ class Executor:
         # Taken before the first request: while one is under way the cache goes on, the plan does not.
         children = self._store.indexed(("owner", agent["metadata"]["uid"]))
         result = Written(basis={_place(child): _version(child) for child in children})
-        result.stale = await self._superseded(agent)
+        result.stale, there = await asyncio.gather(self._superseded(agent), self._there(writes))
         for write in writes:
             if not result.stale:
                 result.stale = await self._outdated(agent, write, result.basis)
@@ -85,7 +87,7 @@ class Executor:
                 if not result.failures:
                     await self._delete(write, result)
             elif write.uid is None:
-                await self._create(agent, write, result)
+                await self._create(agent, write, there.get(_place(write.object)), result)
             else:
                 await self._update(write, result)
         return result
@@ -112,14 +114,20 @@ class Executor:
         self._store.put(live, live=True)
         return True
 
-    async def _create(self, agent: Object, write: Apply, result: Written) -> None:
-        """Make what is not there. Nobody else's object is touched, whatever its name.
+    async def _there(self, writes: Sequence[Apply | Delete]) -> dict[tuple[Kind, str], Object]:
+        """What has the names of the objects that are to be made.
 
         It is looked at first, since an apply also merges into objects that contradict it nowhere, and since
         a child of ours that the cache had missed says how it is to be.
         """
+        made = [w.object for w in writes if isinstance(w, Apply) and w.uid is None]
+        places = [(kind_of(obj), obj["metadata"]["namespace"], obj["metadata"]["name"]) for obj in made]
+        found = await asyncio.gather(*(self._live(*place) for place in places))
+        return {_place(live): live for live in found if live is not None}
+
+    async def _create(self, agent: Object, write: Apply, live: Object | None, result: Written) -> None:
+        """Make what is not there. Nobody else's object is touched, whatever its name: `live` has it."""
         kind, meta = kind_of(write.object), write.object["metadata"]
-        live = await self._live(kind, meta["namespace"], meta["name"])
         if live is not None and not _orphan(live, agent):
             self._found(agent, kind, live, result)
             return

@@ -142,15 +142,15 @@ def test_what_was_left_behind_on_purpose_is_taken_up_again() -> None:
     assert bench.children == ["geo"]
 
 
-def test_before_it_is_made_a_child_is_looked_for_and_before_all_the_agent() -> None:
+def test_the_agent_and_whoever_has_a_childs_name_are_read_before_anything_is_made() -> None:
     bench = Bench()
     bench.write(create(bench.child("geo-cfg", kind="ConfigMap")), create(bench.child()))
     asked = [(verb, kind) for verb, kind, _ in bench.server.log]
     assert asked == [
         ("get", "AgentDeployment"),
         ("get", "ConfigMap"),
-        ("apply", "ConfigMap"),
         ("get", "Service"),
+        ("apply", "ConfigMap"),
         ("apply", "Service"),
     ]
 

@@ -11,7 +11,6 @@ PATCH requests on stored objects.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 
 from agent_operator.api.names import (
@@ -71,11 +70,11 @@ def owned(template: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge(base: Any, override: Any, field: str = "") -> Any:
-    """Strategic merge of two JSON values; neither is changed and nothing is shared with the result."""
+    """Strategic merge of two JSON values; neither is changed, and what only one says is shared."""
     if isinstance(base, Mapping) and isinstance(override, Mapping):
         if override.get("$patch") == "replace":
-            return {k: deepcopy(v) for k, v in override.items() if k not in ("$patch", "$replace")}
-        result = {k: deepcopy(v) for k, v in base.items() if not (k in override and override[k] is None)}
+            return {k: v for k, v in override.items() if k not in ("$patch", "$replace")}
+        result = {k: v for k, v in base.items() if not (k in override and override[k] is None)}
         for key, value in override.items():
             if value is not None:
                 result[key] = merge(base.get(key), value, str(key))
@@ -99,7 +98,7 @@ def _merge_lists(base: list[Any], override: list[Any], field: str) -> list[Any]:
 
 def _merge_item(item: Any, change: Any, field: str) -> Any:
     if change is None:
-        return deepcopy(item)
+        return item
     return _without_nulls(change) if field in _REPLACED_WHOLE else merge(item, change)
 
 
@@ -113,7 +112,7 @@ def _whole(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tolerations(template: Mapping[str, Any]) -> list[Any]:
-    return [deepcopy(dict(t)) for t in mappings(template, "spec", "tolerations")]
+    return [dict(t) for t in mappings(template, "spec", "tolerations")]
 
 
 def _without_nulls(value: Any) -> Any:
