@@ -200,7 +200,8 @@ def idle(side: Side, namespace: str, seconds: float) -> dict[str, Any]:
     mark = AuditMark()
     time.sleep(seconds)
     writes = trail.by(side.user, mark.requests(namespace))
-    return {"seconds": seconds, "writes": len(writes)}
+    what = [f"{w.verb} {w.resource}/{w.name} {w.subresource}".rstrip() for w in writes]
+    return {"seconds": seconds, "writes": len(writes), "what": what}
 
 
 def remove(side: Side, namespace: str) -> None:

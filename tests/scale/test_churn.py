@@ -37,8 +37,8 @@ SPARE_CONNECTIONS = 10
 """The sampler keeps one connection a replica; so many more may be on their way out in the end."""
 
 
-def churned(seconds: float) -> tuple[Findings, int]:
-    """A churn of so many seconds, and the writes in the quiet after it."""
+def churned(seconds: float) -> tuple[Findings, list[str]]:
+    """A churn of so many seconds, and what was written in the quiet after it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare((OURS,), folder)
@@ -56,10 +56,11 @@ def churned(seconds: float) -> tuple[Findings, int]:
 
             time.sleep(3)
             asyncio.run(session())
-            time.sleep(load.PERIOD.total_seconds())  # a load that moved may be shown so much later
+            # A load that moved is shown up to a period later, and a busy machine may first hear of it late.
+            time.sleep(2 * load.PERIOD.total_seconds())
             quiet = scenarios.idle(OURS, space, QUIET_SECONDS)
             scenarios.remove(OURS, space)
-    return churn.findings, int(quiet["writes"])
+    return churn.findings, quiet["what"]
 
 
 def third(values: list[float], number: int) -> float:
@@ -89,7 +90,7 @@ def test_churn_leaves_nothing_stuck_and_nothing_growing() -> None:
     }
     print(json.dumps(report, indent=1), flush=True)
     assert findings.stuck == []
-    assert quiet_writes == 0
+    assert quiet_writes == []
     assert findings.samples[-1].depth == 0
     assert third(rss, 2) - third(rss, 1) < GROWTH_MIB
     assert third(files, 2) - third(files, 1) < GROWTH_FILES
