@@ -24,7 +24,7 @@ MOST_AGENTS = 150
 SAMPLE_SECONDS = 5.0
 SETTLE_SECONDS = 90.0
 KEPT_SECONDS = 25.0
-"""A connection to a replica that is gone is closed by then: the client keeps it for 15 s, and looks as seldom."""
+"""A connection to a replica that is gone is closed by then: the client keeps it for 15 s."""
 
 
 @dataclass(frozen=True, slots=True)
