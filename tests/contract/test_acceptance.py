@@ -306,7 +306,7 @@ def test_kubectl_get_prints_the_columns_from_spec_and_status(kubectl: Kubectl, s
         "TOK/S": "640",
         "STATUS": ready["reason"],
         "AGE": "",
-        "DESIRED": str(document["spec"]["replicas"]),
+        "DESIRED": str(document["status"]["replicas"]),
         "UPDATE": document["status"]["updateRevision"],
         "URL": document["status"]["url"],
         "MESSAGE": ready["message"],
