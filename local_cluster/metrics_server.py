@@ -50,7 +50,7 @@ def write_configuration(paths: Paths) -> None:
 
 
 def component(paths: Paths) -> Component:
-    """The process. It is ready once it has seen the kubelet's figures twice."""
+    """The process. It has figures once it has seen a pod twice; its readiness would wait for a pod."""
     own, pki = kubeconfig(paths, NAME), paths.pki
     argv: list[str | Path] = [
         paths.metrics_server,
@@ -66,7 +66,7 @@ def component(paths: Paths) -> Component:
         "--kubelet-use-node-status-port",
         f"--metric-resolution={RESOLUTION_SECONDS}s",
     ]
-    return Component(NAME, argv, lambda: answers(f"https://{ADDRESS}:{PORT}/readyz"), timeout=120)
+    return Component(NAME, argv, lambda: answers(f"https://{ADDRESS}:{PORT}/livez"), timeout=120)
 
 
 def allow(server: ApiServer) -> bool:
