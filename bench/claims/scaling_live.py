@@ -32,6 +32,7 @@ PEER_STEPS = 3
 STEP_REQUESTS = 12
 CYCLES_VARIABLE = "BENCH_WAKE_CYCLES"
 CYCLES = 100
+AGENTS = 4
 SECONDS_VARIABLE = "BENCH_WAKE_SECONDS"
 SECONDS = 1800.0
 """No cycle begins after so long."""
@@ -139,29 +140,43 @@ async def _cycle(one: Agent, outcomes: list[Outcome]) -> None:
         outcomes.extend(traffic.outcomes)
 
 
-def cycles() -> Runs:
-    """Requests that failed in cycles of 1, 0 and 1 replicas."""
-    number = int(os.environ.get(CYCLES_VARIABLE, str(CYCLES)))
-    seconds = float(os.environ.get(SECONDS_VARIABLE, str(SECONDS)))
-    failed: list[int] = []
-    words: list[str] = []
-    sent, begin = 0, time.monotonic()
-    with agent("cycles", SLEEPY | {"scaleDownDelaySeconds": 1}) as one:
-        for cycle in range(number):
-            if time.monotonic() - begin > seconds:
-                break
+def _cycles_of(name: str, number: int, until: float) -> list[list[Outcome]]:
+    """The requests of so many cycles of one agent; none begins after `until`."""
+    found: list[list[Outcome]] = []
+    with agent(name, SLEEPY | {"scaleDownDelaySeconds": 1}) as one:
+        while len(found) < number and time.monotonic() < until:
             outcomes: list[Outcome] = []
             asyncio.run(_cycle(one, outcomes))
-            bad = [o.told() for o in outcomes if not o.answered]
-            sent += len(outcomes)
-            failed.append(len(bad))
-            words.extend(bad)
-            print(f"    cycle {cycle + 1}: {len(outcomes)} requests, {len(bad)} failed {bad[:1]}", flush=True)
+            found.append(outcomes)
+            bad = _bad(outcomes)
+            print(
+                f"    {name} {len(found)}: {len(outcomes)} requests, {len(bad)} failed {bad[:1]}", flush=True
+            )
+    return found
+
+
+def _bad(outcomes: list[Outcome]) -> list[str]:
+    return [o.told() for o in outcomes if not o.answered]
+
+
+def cycles() -> Runs:
+    """Requests that failed in cycles of 1, 0 and 1 replicas, of a few agents side by side."""
+    number = int(os.environ.get(CYCLES_VARIABLE, str(CYCLES)))
+    begin = time.monotonic()
+    until = begin + float(os.environ.get(SECONDS_VARIABLE, str(SECONDS)))
+    shares = [number // AGENTS + (index < number % AGENTS) for index in range(AGENTS)]
+    with ThreadPoolExecutor(AGENTS) as sides:
+        turns = [
+            sides.submit(_cycles_of, f"cycles-{index}", share, until) for index, share in enumerate(shares)
+        ]
+        found = [outcomes for turn in turns for outcomes in turn.result()]
+    words = [word for outcomes in found for word in _bad(outcomes)]
     details = {
-        "cycles": len(failed), "requests": sent, "failed in all cycles": sum(failed),
+        "agents": AGENTS, "cycles": len(found), "requests": sum(map(len, found)),
         "seconds": round(time.monotonic() - begin), "failures": words[:20],
+        "failed by cycle": [len(_bad(outcomes)) for outcomes in found],
     }  # fmt: skip
-    return Runs(ours=[float(sum(failed))], details=details | {"failed by cycle": failed})
+    return Runs(ours=[float(len(words))], details=details)
 
 
 async def _step(one: Agent, audit: Audit) -> float:
