@@ -47,7 +47,7 @@ from agent_operator.shell.ports import Ports
 from agent_operator.shell.reconciler import Reconciler
 from agent_operator.shell.recorder import Recorder
 from agent_operator.shell.sampler import Sampler
-from agent_operator.shell.snapshots import Key, ReadyState, index_values, key_of, trim
+from agent_operator.shell.snapshots import Key, ReadyState, index_values, key_of, trim, unseen
 from agent_operator.stopping import stop_on_signals
 
 logger = logging.getLogger("agent_operator")
@@ -134,6 +134,7 @@ def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping
         key_of=key_of, kinds=watched(keda=settings.keda_enabled),
         selector_of=partial(selector_of, shard=settings.shard),
         namespaces=settings.watch_namespaces, background=(POD,), optional=(SCALED_OBJECT,),
+        unseen=unseen,
     )  # fmt: skip
     elector = None
     if settings.leader_elect:
@@ -181,7 +182,7 @@ def _wire(settings: Settings, connection: Connection, metrics: Metrics, stopping
         watch=lambda: kopf_adapter.watch(
             informer,
             server=connection.server,
-            new_session=lambda limit: connection.new_session(limit=limit),
+            new_session=connection.new_session,
             on_started=lambda: stop_on_signals(stopping, logger),
         ),
         resync=lambda: resync(

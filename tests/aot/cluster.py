@@ -195,7 +195,7 @@ class Mirror:
 async def connected(namespace: str) -> AsyncIterator[Cluster]:
     """Requests as whoever KUBECONFIG names, in one namespace."""
     connection = Connection(await load_credentials(), Metrics())
-    session = connection.new_session(limit=CONNECTIONS)
+    session = connection.new_session(CONNECTIONS)
     try:
         yield Cluster(session, connection.server, namespace)
     finally:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
 from agent_operator.shell.kinds import Kind, kind_of
@@ -174,6 +174,14 @@ class FakeKube:
             if k == kind and namespace in (None, ns) and _selected(obj, selector) and _chosen(obj, fields)
         ]
         return Listing(found, str(self.server.version))
+
+    async def pages(
+        self, kind: Kind, namespace: str | None = None, *, selector: str = "", fields: str = ""
+    ) -> AsyncIterator[Listing]:
+        """The list, an object a page."""
+        objects, version = await self.list(kind, namespace, selector=selector, fields=fields)
+        for start in range(0, max(1, len(objects))):
+            yield Listing(objects[start : start + 1], version)
 
     async def create(self, obj: Object) -> Object:
         position = _position(obj)

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from agent_operator.shell.kinds import Kind, kind_of
-from agent_operator.shell.kube import Listing, Object
+from agent_operator.shell.kube import Object
 
 Position = tuple[Kind, str, str]
 
@@ -128,14 +128,15 @@ class Cache:
         self._bury(meta["uid"], version if version is not None else _NEVER_AGAIN)
         return self._drop(position, meta["uid"])
 
-    def reset(self, kind: Kind, listing: Listing, namespace: str | None = None) -> list[Object]:
-        """Make the cache agree with a complete list; returns what was added, changed or dropped.
+    def drop_unlisted(
+        self, kind: Kind, listed: Collection[str], resource_version: str, namespace: str | None = None
+    ) -> list[Object]:
+        """Forget what is not in a complete list, of which these are the uids; returns what was dropped.
 
         Catches deletions that no watch event told about, as after a broken watch.
         """
-        news = [obj for obj in listing.objects if self.put(obj)]
-        listed = {obj["metadata"]["uid"] for obj in listing.objects}
-        horizon = int(listing.resource_version) if listing.resource_version.isdecimal() else None
+        horizon = _number(resource_version)
+        dropped = []
         for (found_in, name), kept in list(self._objects.get(kind, {}).items()):
             if namespace not in (None, found_in) or kept.uid in listed:
                 continue
@@ -143,8 +144,8 @@ class Cache:
             if horizon is not None and version is not None and version > horizon:
                 continue  # appeared after the list was taken
             self._drop((kind, found_in, name), kept.uid)
-            news.append(_unpacked(kept))
-        return news
+            dropped.append(_unpacked(kept))
+        return dropped
 
     def _kept(self, position: Position) -> _Kept | None:
         return self._objects.get(position[0], {}).get(position[1:])

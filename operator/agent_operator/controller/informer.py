@@ -7,16 +7,15 @@ and a list of a thousand known objects queues none of them.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 from agent_operator.controller.cache import Cache
 from agent_operator.controller.queue import Priority, WorkQueue
 from agent_operator.observability.metrics import Metrics
 from agent_operator.shell.kinds import Kind, kind_of
-from agent_operator.shell.kube import Kube, Listing, NotFoundError, Object
+from agent_operator.shell.kube import Kube, NotFoundError, Object
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +26,8 @@ class Informer(Generic[K]):
     """Feeds one cache and one queue. `key_of` says whose reconcile an object concerns, if anybody's.
 
     News of a `background` kind can wait behind news of the others. An `optional` kind that the API server
-    does not know has no objects.
+    does not know has no objects. After a list, those come first of which `unseen` says that nobody has looked
+    at them.
     """
 
     def __init__(
@@ -42,16 +42,22 @@ class Informer(Generic[K]):
         namespaces: Sequence[str],
         background: Sequence[Kind] = (),
         optional: Sequence[Kind] = (),
+        unseen: Callable[[Object], bool] = lambda obj: False,
     ) -> None:
         self._cache = cache
         self._queue = queue
         self._key_of = key_of
         self._background = frozenset(background)
         self._optional = frozenset(optional)
+        self._unseen = unseen
         self.kinds = tuple(kinds)
         self.selector_of = selector_of
         self.namespaces = tuple(namespaces)
         self.synced = False
+        self._versions: dict[str, str] = {}
+        """Of the lists just taken, by URL path."""
+        self._news: list[tuple[K, Priority]] = []
+        """Whom the lists' news concern, until they are queued."""
         for kind in kinds:
             metrics.cached.labels(kind.kind).set_function(
                 lambda kind=kind: cache.count(kind)  # type: ignore[misc]
@@ -70,29 +76,47 @@ class Informer(Generic[K]):
     async def sync(self, kube: Kube) -> int:
         """List everything, make the cache agree, queue what is news; returns the number of news.
 
-        Raises:
-            KubeError: a list failed; the cache keeps what it had.
-        """
-        scopes: Sequence[str | None] = self.namespaces or (None,)
-        wanted = [(kind, scope) for kind in self.kinds for scope in scopes]
-        listings = await asyncio.gather(*(self._list(kube, kind, scope) for kind, scope in wanted))
-        news: list[Object] = []
-        for (kind, scope), listing in zip(wanted, listings, strict=True):
-            news += self._cache.reset(kind, listing, scope)
-        # Only now: a key must not be worked on before all kinds are known.
-        for obj in news:
-            self._enqueue(obj, Priority.LOW)
-        self.synced = True
-        return len(news)
+        A page at a time: a fleet's objects as they come are ten times as large as what is kept of them.
 
-    async def _list(self, kube: Kube, kind: Kind, scope: str | None) -> Listing:
+        Raises:
+            KubeError: a list failed; what is known stays known, and what was news until then stays news.
+        """
         try:
-            return await kube.list(kind, scope, selector=self.selector_of(kind))
+            for kind in self.kinds:
+                for scope in self.namespaces or (None,):
+                    await self._refill(kube, kind, scope)
+            self.synced = True
+        finally:
+            found = len(self._news)
+            if self.synced:  # a key must not be worked on before all kinds are known
+                for key, priority in self._news:
+                    self._queue.add(key, priority)
+                self._news.clear()
+        return found
+
+    def take_version(self, path: str) -> str | None:
+        """The version of the list just taken of a collection, told once: a watch can go on from there."""
+        return self._versions.pop(path, None)
+
+    async def _refill(self, kube: Kube, kind: Kind, scope: str | None) -> None:
+        listed: set[str] = set()
+        version = ""
+        try:
+            async for page in kube.pages(kind, scope, selector=self.selector_of(kind)):
+                version = page.resource_version
+                listed.update(obj["metadata"]["uid"] for obj in page.objects)
+                self._note(obj for obj in page.objects if self._cache.put(obj))
+            self._versions[kind.path(scope)] = version
         except NotFoundError:
             if kind not in self._optional:
                 raise
             logger.warning("%s of %s is not installed in this cluster", kind.kind, kind.api_version)
-            return Listing([], "")
+        self._note(self._cache.drop_unlisted(kind, listed, version, scope))
+
+    def _note(self, news: Iterable[Object]) -> None:
+        for obj in news:
+            if (key := self._key_of(obj)) is not None:
+                self._news.append((key, Priority.NORMAL if self._unseen(obj) else Priority.LOW))
 
     def _enqueue(self, obj: Object, priority: Priority) -> None:
         key = self._key_of(obj)

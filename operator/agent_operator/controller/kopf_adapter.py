@@ -2,9 +2,10 @@
 
 The one idea: kopf knows how to list, watch, reconnect and log in; its handlers here are three lines that
 hand raw objects to the informer. It writes nothing: no finalizers, annotations, events or peering, and
-no handler that could make it. Why not its retries, timers and indices: they write to objects or keep a
-task per object; our queue does neither. The barrier "all caches are filled before the first reconcile" is
-the informer's list, taken before kopf starts.
+no handler that could make it. Its first list of a kind is turned into an empty one of the version of the
+informer's own: the watch goes on from there, and a fleet is not read twice at a start. Why not its retries,
+timers and indices: they write to objects or keep a task per object; our queue does neither. The barrier "all
+caches are filled before the first reconcile" is the informer's list, taken before kopf starts.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import asyncio
 import logging
 import warnings
 from collections.abc import Callable, Hashable
+from http import HTTPStatus
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -124,10 +127,10 @@ async def watch(
     informer: Informer[K],
     *,
     server: str,
-    new_session: Callable[[int], aiohttp.ClientSession],
+    new_session: Callable[[int, aiohttp.ClientMiddlewareType], aiohttp.ClientSession],
     on_started: Callable[[], None],
 ) -> None:
-    """Watch until cancelled. `new_session` gets the number of connections; kopf closes the session.
+    """Watch until cancelled. `new_session` gets the number of connections and a middleware; kopf closes it.
 
     `on_started` is called once kopf has installed its signal handlers, to put ours back.
 
@@ -137,7 +140,8 @@ async def watch(
     streams = len(informer.kinds) * max(1, len(informer.namespaces))
 
     def login() -> kopf.AiohttpSession:
-        return kopf.AiohttpSession(server=server, aiohttp_session=new_session(streams + WATCH_SLACK))
+        session = new_session(streams + WATCH_SLACK, _going_on(informer, urlsplit(server).path.rstrip("/")))
+        return kopf.AiohttpSession(server=server, aiohttp_session=session)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -159,6 +163,30 @@ async def watch(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _going_on(informer: Informer[Any], prefix: str) -> aiohttp.ClientMiddlewareType:
+    """Turns a list of what the informer has just listed into an empty one of the same version."""
+
+    async def middleware(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        asked = request.url
+        version = None
+        if "watch" not in asked.query:
+            version = informer.take_version(asked.path.removeprefix(prefix))
+        if version:
+            nothing = {"fieldSelector": "metadata.name=none"}
+            as_of = {"resourceVersion": version, "resourceVersionMatch": "Exact"}
+            request.url = asked.update_query(nothing | as_of)
+            response = await handler(request)
+            if response.status == HTTPStatus.OK:
+                return response
+            response.release()  # the version is too old already
+            request.url = asked
+        return await handler(request)
+
+    return middleware
 
 
 def _selector(kind: Kind) -> Callable[[kopf.Resource], bool]:

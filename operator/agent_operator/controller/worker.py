@@ -91,6 +91,8 @@ class Workers(Generic[K]):
             finally:
                 self._metrics.active_workers.dec()
                 self._queue.done(key, rest)
+            # A key that needed no request has let nobody else run: not the lease, not the probes, no other key.
+            await asyncio.sleep(0)
 
     async def _process(self, key: K) -> tuple[str, float]:
         """How it went, and for how many seconds the key is to rest."""

@@ -104,7 +104,7 @@ class _Feed:
                 kopf_adapter.watch(
                     self.informer,
                     server=self.connection.server,
-                    new_session=lambda limit: self.connection.new_session(limit=limit),
+                    new_session=self.connection.new_session,
                     on_started=on_started,
                 )
             )

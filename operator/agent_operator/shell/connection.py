@@ -36,21 +36,21 @@ class Connection:
         self._ssl = credentials.ssl_context
         self.server = credentials.server
         self.last_answer: float | None = None
-        self.session = self.new_session(limit=REQUEST_CONNECTIONS)
+        self.session = self.new_session(REQUEST_CONNECTIONS)
 
     def url(self, path: str) -> str:
         """Absolute URL of an API path."""
         return self.server + path
 
-    def new_session(self, *, limit: int) -> aiohttp.ClientSession:
-        """A session with at most `limit` connections; the caller closes it."""
+    def new_session(self, limit: int, *middlewares: ClientMiddlewareType) -> aiohttp.ClientSession:
+        """A session with at most `limit` connections, closed by the caller; `middlewares` come first."""
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=limit, ssl=self._ssl if self._ssl is not None else True),
             timeout=aiohttp.ClientTimeout(
                 total=REQUEST_TIMEOUT_SECONDS, sock_connect=CONNECT_TIMEOUT_SECONDS
             ),
             headers={"User-Agent": "agent-operator"},
-            middlewares=(self._count(), self._authenticate()),
+            middlewares=(*middlewares, self._count(), self._authenticate()),
             proxy=self._credentials.proxy,
         )
 

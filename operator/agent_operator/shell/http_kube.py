@@ -14,7 +14,7 @@ import json
 import random
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -134,19 +134,28 @@ class HttpKube:
     async def list(
         self, kind: Kind, namespace: str | None = None, *, selector: str = "", fields: str = ""
     ) -> Listing:
+        objects: list[Object] = []
+        version = ""
+        async for page in self.pages(kind, namespace, selector=selector, fields=fields):
+            objects += page.objects
+            version = page.resource_version
+        return Listing(objects, version)
+
+    async def pages(
+        self, kind: Kind, namespace: str | None = None, *, selector: str = "", fields: str = ""
+    ) -> AsyncIterator[Listing]:
         chosen = {"labelSelector": selector, "fieldSelector": fields}
         params = {"limit": str(PAGE_SIZE)} | {name: value for name, value in chosen.items() if value}
-        objects: list[Object] = []
+        # Items of built-in kinds come without type information.
+        named = {"apiVersion": kind.api_version, "kind": kind.kind}
         version = ""
         while True:
             page = await self._request("GET", kind.path(namespace), params=params)
             version = version or page["metadata"].get("resourceVersion", "")
-            # Items of built-in kinds come without type information.
-            named = {"apiVersion": kind.api_version, "kind": kind.kind}
-            objects.extend(named | obj for obj in page.get("items") or ())
+            yield Listing([named | obj for obj in page.get("items") or ()], version)
             token = page["metadata"].get("continue")
             if not token:
-                return Listing(objects, version)
+                return
             params = params | {"continue": token}
 
     async def create(self, obj: Object) -> Object:

@@ -8,6 +8,7 @@ the CPU per object, and none of the dict-based ones here applies server-side.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any, NamedTuple, Protocol
 
 from agent_operator.shell.kinds import Kind
@@ -55,7 +56,7 @@ class UnavailableError(KubeError):
 
 
 class Listing(NamedTuple):
-    """A complete list; every object carries apiVersion and kind."""
+    """A list or a page of one; every object carries apiVersion and kind."""
 
     objects: list[Object]
     resource_version: str
@@ -66,6 +67,11 @@ class Kube(Protocol):
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object:
         """Read one object from the API server, never from a cache."""
+
+    def pages(
+        self, kind: Kind, namespace: str | None = None, *, selector: str = "", fields: str = ""
+    ) -> AsyncIterator[Listing]:
+        """A complete list in parts, so that it need not be held in memory; all name its one version."""
 
     async def list(
         self, kind: Kind, namespace: str | None = None, *, selector: str = "", fields: str = ""

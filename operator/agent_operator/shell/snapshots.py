@@ -104,6 +104,13 @@ def key_of(obj: Mapping[str, Any]) -> Key | None:
     return Key(meta["namespace"], name) if name else None
 
 
+def unseen(obj: Mapping[str, Any]) -> bool:
+    """Whether this is an AgentDeployment of whose newest spec the status says nothing yet."""
+    if obj.get("kind") != AGENT.kind:
+        return False
+    return bool((obj.get("status") or {}).get("observedGeneration") != obj["metadata"].get("generation"))
+
+
 def index_values(obj: Mapping[str, Any]) -> Iterable[Hashable]:
     """Under which values the cache finds an object: children by owner's uid, pods by agent's name, agents by
     their Ready condition."""

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from agent_operator.controller.cache import Cache
 from agent_operator.shell.kinds import CONFIG_MAP, POD, SERVICE
-from agent_operator.shell.kube import Listing
 from agent_operator.shell.snapshots import index_values, trim
 
 
@@ -152,8 +151,8 @@ def test_a_list_drops_ghosts_but_not_what_is_younger_than_itself() -> None:
     cache.put(service(31, uid="young", name="young"))
     other = service(5, uid="other-kind")
     cache.put({**other, "kind": "ConfigMap"})
-    news = cache.reset(SERVICE, Listing([service(10, uid="kept", name="kept")], "30"))
-    assert [obj["metadata"]["name"] for obj in news] == ["ghost"]
+    dropped = cache.drop_unlisted(SERVICE, {"kept"}, "30")
+    assert [obj["metadata"]["name"] for obj in dropped] == ["ghost"]
     assert version_in(cache, "kept") == "10"
     assert version_in(cache, "ghost") is None
     assert version_in(cache, "young") == "31"
@@ -163,7 +162,7 @@ def test_a_list_drops_ghosts_but_not_what_is_younger_than_itself() -> None:
 def test_a_list_of_one_namespace_leaves_the_others_alone() -> None:
     cache = Cache()
     cache.put(service(10))
-    assert cache.reset(SERVICE, Listing([], "30"), "another") == []
+    assert cache.drop_unlisted(SERVICE, set(), "30", "another") == []
     assert version_in(cache) == "10"
 
 

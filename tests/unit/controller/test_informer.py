@@ -15,7 +15,7 @@ from agent_operator.controller.resync import resync
 from agent_operator.observability.metrics import Metrics
 from agent_operator.shell.kinds import AGENT, SCALED_OBJECT, SERVICE, WATCHED, Kind, selector_of, watched
 from agent_operator.shell.kube import NotFoundError, UnavailableError
-from agent_operator.shell.snapshots import Key, index_values, key_of
+from agent_operator.shell.snapshots import Key, index_values, key_of, unseen
 from tests.fakes.kube import FakeApiServer
 from tests.fakes.virtual_time import run_virtual
 
@@ -49,7 +49,7 @@ class Bench:
         self.informer: Informer[Key] = Informer(
             self.cache, self.queue, Metrics(),
             key_of=key_of, kinds=kinds, selector_of=selector_of, namespaces=namespaces,
-            optional=(SCALED_OBJECT,),
+            optional=(SCALED_OBJECT,), unseen=unseen,
         )  # fmt: skip
 
     def watch(self) -> None:
@@ -145,6 +145,36 @@ def test_a_kind_that_is_optional_may_be_unknown_to_the_api_server(caplog: pytest
 
     run_virtual(scenario())
     assert "ScaledObject of keda.sh/v1alpha1 is not installed" in caplog.text
+
+
+def test_after_a_list_agents_nobody_has_looked_at_come_first() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        for number in range(5):
+            seen = agent(f"seen-{number}")
+            seen["metadata"]["generation"] = 1
+            bench.server.add({**seen, "status": {"observedGeneration": 1}})
+        fresh = agent("zz-new")
+        fresh["metadata"]["generation"] = 1
+        bench.server.add(fresh)
+        await bench.informer.sync(bench.kube)
+        assert (await bench.taken())[0] == Key("ns", "zz-new")
+
+    run_virtual(scenario())
+
+
+def test_news_of_a_list_that_broke_off_is_not_forgotten() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.server.add(agent())
+        bench.server.fail("list", "Service", UnavailableError("down"), times=1)
+        with pytest.raises(UnavailableError):
+            await bench.informer.sync(bench.kube)
+        assert await bench.taken() == [], "not before all kinds are known"
+        await bench.informer.sync(bench.kube)
+        assert await bench.taken() == [GEO]
+
+    run_virtual(scenario())
 
 
 def test_a_kind_that_is_needed_may_not() -> None:

@@ -20,6 +20,7 @@ from agent_operator.controller.queue import WorkQueue
 from agent_operator.observability.metrics import Metrics
 from agent_operator.shell.kinds import AGENT, POD, WATCHED, Kind, selector_of
 from agent_operator.shell.snapshots import Key, key_of
+from tests.fakes.kube import FakeApiServer
 
 KOPF_NEEDS = {"apiextensions.k8s.io/v1": [("CustomResourceDefinition", "customresourcedefinitions")]}
 
@@ -31,6 +32,10 @@ class ApiServer:
         self.objects = objects
         self.events: dict[str, asyncio.Queue[dict[str, Any]]] = {}
         self.requests: list[tuple[str, str, str]] = []
+        self.lists: list[tuple[str, dict[str, str]]] = []
+        """Collections that were listed, and with which parameters."""
+        self.forgotten = False
+        """It knows nothing of the past any more."""
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", self.handle)
         self.server = TestServer(app)
@@ -44,7 +49,12 @@ class ApiServer:
         if plural in self.objects or plural in {k.plural for k in WATCHED}:
             if request.query.get("watch"):
                 return await self._stream(request, plural)
-            listing = {"metadata": {"resourceVersion": "100"}, "items": self.objects.get(plural, [])}
+            self.lists.append((plural, dict(request.query)))
+            as_of = request.query.get("resourceVersion")
+            if as_of and self.forgotten:
+                return web.json_response({"kind": "Status", "code": 410, "reason": "Expired"}, status=410)
+            found = [] if "fieldSelector" in request.query else self.objects.get(plural, [])
+            listing = {"metadata": {"resourceVersion": as_of or "100"}, "items": found}
             return web.json_response(listing)
         return web.json_response(self._resources(path.removeprefix("apis/").removeprefix("api/")))
 
@@ -104,6 +114,10 @@ def make_informer(namespaces: Sequence[str] = ()) -> tuple[Informer[Key], Cache,
     return informer, cache, queue
 
 
+def new_session(limit: int, middleware: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=limit), middlewares=(middleware,))
+
+
 async def until(condition: Any) -> None:
     async with asyncio.timeout(20):
         while not condition():
@@ -119,7 +133,7 @@ async def test_kopf_lists_watches_and_writes_nothing() -> None:
         kopf_adapter.watch(
             informer,
             server=str(api.server.make_url("")).rstrip("/"),
-            new_session=lambda limit: aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=limit)),
+            new_session=new_session,
             on_started=started.set,
         )
     )
@@ -148,6 +162,40 @@ async def test_kopf_lists_watches_and_writes_nothing() -> None:
     assert all("secrets" not in path for _, path, _ in api.requests)
 
 
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_after_the_informers_list_the_watch_goes_on_from_its_version(*, forgotten: bool) -> None:
+    api = ApiServer({})
+    await api.server.start_server()
+    api.forgotten = forgotten
+    informer, cache, _ = make_informer()
+    kube = FakeApiServer()
+    kube.add(obj(AGENT, "geo", 10))
+    await informer.sync(kube.client())
+    version = str(kube.version)
+    watching = asyncio.create_task(
+        kopf_adapter.watch(
+            informer,
+            server=str(api.server.make_url("")).rstrip("/"),
+            new_session=new_session,
+            on_started=lambda: None,
+        )
+    )
+    try:
+        await until(lambda: AGENT.plural in api.events)
+        api.events[AGENT.plural].put_nowait({"type": "ADDED", "object": obj(AGENT, "new", 120)})
+        await until(lambda: cache.count(AGENT) == 2)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await api.server.close()
+    lists = [parameters for plural, parameters in api.lists if plural == AGENT.plural]
+    assert lists[0]["resourceVersion"] == version
+    assert lists[0]["resourceVersionMatch"] == "Exact"
+    assert lists[0]["fieldSelector"] == "metadata.name=none"
+    assert len(lists) == 1 + forgotten
+    assert "resourceVersion" not in lists[-1] or not forgotten
+
+
 async def test_in_namespaced_mode_nothing_is_listed_across_namespaces() -> None:
     api = ApiServer({})
     await api.server.start_server()
@@ -156,7 +204,7 @@ async def test_in_namespaced_mode_nothing_is_listed_across_namespaces() -> None:
         kopf_adapter.watch(
             informer,
             server=str(api.server.make_url("")).rstrip("/"),
-            new_session=lambda limit: aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=limit)),
+            new_session=new_session,
             on_started=lambda: None,
         )
     )

@@ -66,6 +66,25 @@ def test_an_error_is_retried_with_growing_pauses_until_it_succeeds() -> None:
     assert bench.count("success") == 1
 
 
+def test_keys_that_need_no_request_let_others_run_in_between() -> None:
+    async def script(_: str, __: int) -> Done:
+        return Done()
+
+    bench = Bench(script)
+    turns: list[int] = []
+
+    async def lease() -> None:
+        while len(bench.calls) < 50:
+            turns.append(len(bench.calls))
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        await asyncio.gather(bench.run(*(f"key-{n}" for n in range(50)), seconds=1), lease())
+
+    run_virtual(scenario())
+    assert max(after - before for before, after in itertools.pairwise(turns)) <= 2
+
+
 def test_an_error_that_never_ends_is_tried_a_handful_of_times_an_hour() -> None:
     async def script(_: str, __: int) -> Done:
         raise UnavailableError("down")
