@@ -91,7 +91,7 @@ class Workers(Generic[K]):
             finally:
                 self._metrics.active_workers.dec()
                 self._queue.done(key, rest)
-            # A key that needed no request has let nobody else run: not the lease, not the probes, no other key.
+            # A key that needed no request has let nobody else run: neither the lease nor the probes.
             await asyncio.sleep(0)
 
     async def _process(self, key: K) -> tuple[str, float]:
