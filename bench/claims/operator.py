@@ -52,10 +52,9 @@ def daily(part: str, pick: Callable[[Found], float | None]) -> Callable[[], Runs
 
     def measure() -> Runs:
         found = standard()["daily"]
-        theirs = pick(found["controller-runtime"][part])
         return Runs(
             ours=[_some(pick(found["ours"][part]))],
-            peer=[] if theirs is None else [theirs],
+            peer=_if_any(pick(found["controller-runtime"][part])),
             details={side: found[side][part] for side in found},
         )
 
@@ -67,10 +66,9 @@ def fleet(pick: Callable[[Found], float | None]) -> Callable[[], Runs]:
 
     def measure() -> Runs:
         found = large()
-        theirs = pick(found["controller-runtime"])
         return Runs(
             ours=[_some(pick(found["ours"]))],
-            peer=[] if theirs is None else [theirs],
+            peer=_if_any(pick(found["controller-runtime"])),
             details={side: found[side] for side in ("ours", "controller-runtime", "bare")},
         )
 
@@ -86,6 +84,11 @@ def throughput_beside_bare() -> Runs:
         peer=[bare["objects"] / bare["seconds"]],
         details={"ours": creation, "bare": bare},
     )
+
+
+def _if_any(value: float | None) -> list[float]:
+    """What the peer showed, if it was measured."""
+    return [] if value is None else [value]
 
 
 def _some(value: float | None) -> float:

@@ -13,14 +13,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from agent_runtime.contract import ADMIN_PORT
 from bench.fleet.client import MERGE, Client, in_parallel, run
+from bench.signals.runtimes import answering
+from local_cluster.network import command
 from local_cluster.paths import Paths
 from local_cluster.processes import running_pid
 from tests.support.kubectl import ROOT
@@ -73,14 +74,14 @@ def control_plane() -> Iterator[None]:
 def pod_network() -> Iterator[None]:
     """A network namespace to which all addresses of simulated pods belong."""
     _remove_network()  # what an interrupted run left
-    _ip("netns", "add", NETNS)
-    _ip("link", "add", LINK, "type", "veth", "peer", "name", "eth0", "netns", NETNS)
-    _ip("address", "add", f"{OUTSIDE}/30", "dev", LINK)
-    _ip("link", "set", LINK, "up")
-    for command in (f"address add {INSIDE}/30 dev eth0", "link set eth0 up", "link set lo up",
+    command("ip", "netns", "add", NETNS)
+    command("ip", "link", "add", LINK, "type", "veth", "peer", "name", "eth0", "netns", NETNS)
+    command("ip", "address", "add", f"{OUTSIDE}/30", "dev", LINK)
+    command("ip", "link", "set", LINK, "up")
+    for inside in (f"address add {INSIDE}/30 dev eth0", "link set eth0 up", "link set lo up",
                     f"route add local {POD_CIDR} dev lo", f"route add default via {OUTSIDE}"):  # fmt: skip
-        _ip("-n", NETNS, *command.split())
-    _ip("route", "add", POD_CIDR, "via", INSIDE)
+        command("ip", "-n", NETNS, *inside.split())
+    command("ip", "route", "add", POD_CIDR, "via", INSIDE)
     try:
         yield
     finally:
@@ -90,26 +91,12 @@ def pod_network() -> Iterator[None]:
 def _remove_network() -> None:
     """The namespace takes its link along, and the link its route."""
     if Path("/run/netns", NETNS).exists():
-        _ip("netns", "delete", NETNS)
+        command("ip", "netns", "delete", NETNS)
 
 
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)
-
-
-@contextmanager
-def answering() -> Iterator[None]:
+def simulated_replicas() -> AbstractContextManager[None]:
     """Every simulated pod says how it is, as a replica at work does; all the same record."""
-    command = ["ip", "netns", "exec", NETNS, sys.executable, "-m", "bench.signals.runtimes", str(ADMIN_PORT)]
-    runtimes = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
-    try:
-        assert runtimes.stdout is not None
-        if b"listening" not in runtimes.stdout.readline():
-            raise SystemExit("the simulated pods' process did not start")
-        yield
-    finally:
-        runtimes.terminate()
-        runtimes.wait()
+    return answering("ip", "netns", "exec", NETNS)
 
 
 @contextmanager
@@ -131,14 +118,14 @@ def _simulated(count: int, folder: Path, heartbeats: bool) -> Iterator[None]:
     async def unmake(client: Client) -> None:
         await in_parallel([client.job("DELETE", f"/api/v1/nodes/{name}") for name in names])
 
-    command = [
+    arguments = [
         str(ROOT / ".local/bin/kwok"), f"--kubeconfig={os.environ['KUBECONFIG']}", f"--config={STAGES}",
         "--manage-nodes-with-label-selector=type=kwok",
         f"--node-lease-duration-seconds={40 if heartbeats else 0}",
         f"--cidr={POD_CIDR}", "--v=ERROR",
     ]  # fmt: skip
     with (folder / "kwok.log").open("wb") as log:
-        kwok = subprocess.Popen(command, stdout=log, stderr=log)
+        kwok = subprocess.Popen(arguments, stdout=log, stderr=log)
     try:
         run(unmake)  # what an interrupted run left
         run(make)

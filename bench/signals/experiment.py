@@ -15,7 +15,6 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from agent_operator.observability.metrics import Metrics
@@ -23,9 +22,8 @@ from agent_operator.shell.connection import direct_session
 from agent_operator.shell.monitor import Monitor
 from agent_operator.shell.sampler import Sampler
 from agent_operator.shell.snapshots import Key
-from agent_runtime.contract import ADMIN_PORT
+from bench.signals.runtimes import ROOT, answering
 
-ROOT = Path(__file__).resolve().parents[2]
 WARM_SECONDS = 15.0
 
 
@@ -100,18 +98,13 @@ def _counts(metrics: Metrics) -> dict[str, float]:
 
 def run(agents: int, seconds: float, *, scaled: bool) -> dict[str, float]:
     """One run in a process of its own, beside the process of the replicas."""
-    command = [sys.executable, "-m", "bench.signals.runtimes", str(ADMIN_PORT)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as replicas:
-        try:
-            assert replicas.stdout is not None and replicas.stdout.readline()
-            more = ["--scaled"] if scaled else []
-            done = subprocess.run(
-                [sys.executable, "-m", "bench.signals.experiment", "--inside", "--agents", str(agents),
-                 "--seconds", str(seconds), *more],
-                cwd=ROOT, check=True, capture_output=True, text=True,
-            )  # fmt: skip
-        finally:
-            replicas.kill()
+    more = ["--scaled"] if scaled else []
+    with answering():
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.signals.experiment", "--inside", "--agents", str(agents),
+             "--seconds", str(seconds), *more],
+            cwd=ROOT, check=True, capture_output=True, text=True,
+        )  # fmt: skip
     found: dict[str, float] = json.loads(done.stdout)
     return found
 

@@ -1,4 +1,4 @@
-"""Five thousand admin ports in one process. Layer: tooling; imports asyncio only.
+"""Five thousand admin ports in one process. Layer: tooling.
 
     python -m bench.signals.runtimes PORT
 
@@ -10,9 +10,14 @@ the runtime does while its load does not change.
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+from agent_runtime.contract import ADMIN_PORT
 from agent_runtime.stats import (
     AgentFacts,
     Latency,
@@ -23,7 +28,9 @@ from agent_runtime.stats import (
     Rates,
     Stats,
 )
+from tests.support.processes import end
 
+ROOT = Path(__file__).resolve().parents[2]
 RECORD = Stats(
     name="agent", revision="bcdfghjk", state="READY", since=1.8e9, uptime_seconds=3600.0,
     model=ModelFacts(
@@ -69,6 +76,19 @@ async def main(port: int) -> None:
     server = await asyncio.start_server(answer, "0.0.0.0", port, backlog=4096)
     print("listening", flush=True)
     await server.serve_forever()
+
+
+@contextmanager
+def answering(*before: str) -> Iterator[None]:
+    """The process on the admin port while the context lasts; `before` is put in front of its command."""
+    command = [*before, sys.executable, "-m", "bench.signals.runtimes", str(ADMIN_PORT)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as replicas:
+        try:
+            if replicas.stdout is None or b"listening" not in replicas.stdout.readline():
+                raise SystemExit(f"no replica answers on port {ADMIN_PORT}")
+            yield
+        finally:
+            end(replicas)
 
 
 if __name__ == "__main__":

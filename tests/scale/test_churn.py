@@ -18,7 +18,7 @@ from agent_operator.core import load
 from bench.fleet import scenarios
 from bench.fleet.client import Client
 from bench.fleet.experiment import namespace
-from bench.fleet.nodes import answering, simulated
+from bench.fleet.nodes import simulated, simulated_replicas
 from bench.fleet.sides import OURS, prepare, running
 from tests.scale.churn import Churn, Findings
 from tests.support.processes import free_port
@@ -44,7 +44,7 @@ def churned(seconds: float) -> tuple[Findings, list[str]]:
         prepare((OURS,), folder)
         with (
             simulated(NODES, folder, heartbeats=True),
-            answering(),
+            simulated_replicas(),
             namespace("churn") as space,
             running(OURS, space, free_port(), folder) as operator,
         ):

@@ -2,10 +2,10 @@
 
 The one idea: kopf knows how to list, watch, reconnect and log in; its handlers here are three lines that
 hand raw objects to the informer. It writes nothing: no finalizers, annotations, events or peering, and
-no handler that could make it. Its first list of a kind is turned into an empty one of the version of the
-informer's own: the watch goes on from there, and a fleet is not read twice at a start. Why not its retries,
-timers and indices: they write to objects or keep a task per object; our queue does neither. The barrier "all
-caches are filled before the first reconcile" is the informer's list, taken before kopf starts.
+no handler that could make it. A list of a kind that follows the informer's own is turned into an empty one
+of the same version: the watch goes on from there, and a fleet is not read twice at a start. Why not its
+retries, timers and indices: they write to objects or keep a task per object; our queue does neither. The
+barrier "all caches are filled before the first reconcile" is the informer's list, taken before kopf starts.
 """
 
 from __future__ import annotations
@@ -172,18 +172,17 @@ def _going_on(informer: Informer[Any], prefix: str) -> aiohttp.ClientMiddlewareT
         request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         asked = request.url
-        version = None
-        if "watch" not in asked.query:
-            version = informer.take_version(asked.path.removeprefix(prefix))
-        if version:
-            nothing = {"fieldSelector": "metadata.name=none"}
-            as_of = {"resourceVersion": version, "resourceVersionMatch": "Exact"}
-            request.url = asked.update_query(nothing | as_of)
-            response = await handler(request)
-            if response.status == HTTPStatus.OK:
-                return response
-            response.release()  # the version is too old already
-            request.url = asked
+        version = None if "watch" in asked.query else informer.take_version(asked.path.removeprefix(prefix))
+        if not version:
+            return await handler(request)
+        nothing = {"fieldSelector": "metadata.name=none"}
+        as_of = {"resourceVersion": version, "resourceVersionMatch": "Exact"}
+        request.url = asked.update_query(nothing | as_of)
+        response = await handler(request)
+        if response.status == HTTPStatus.OK:
+            return response
+        response.release()  # the version is too old already
+        request.url = asked
         return await handler(request)
 
     return middleware

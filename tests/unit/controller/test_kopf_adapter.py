@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -118,6 +119,25 @@ def new_session(limit: int, middleware: aiohttp.ClientMiddlewareType) -> aiohttp
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=limit), middlewares=(middleware,))
 
 
+@asynccontextmanager
+async def watching(
+    api: ApiServer, informer: Informer[Key], on_started: Callable[[], None] = lambda: None
+) -> AsyncIterator[None]:
+    """kopf watches this server; it goes when it is told to, and not before."""
+    await api.server.start_server()
+    server = str(api.server.make_url("")).rstrip("/")
+    task = asyncio.create_task(
+        kopf_adapter.watch(informer, server=server, new_session=new_session, on_started=on_started)
+    )
+    try:
+        yield
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await api.server.close()
+
+
 async def until(condition: Any) -> None:
     async with asyncio.timeout(20):
         while not condition():
@@ -126,18 +146,9 @@ async def until(condition: Any) -> None:
 
 async def test_kopf_lists_watches_and_writes_nothing() -> None:
     api = ApiServer({AGENT.plural: [obj(AGENT, "geo", 10)], POD.plural: [obj(POD, "p", 11)]})
-    await api.server.start_server()
     informer, cache, queue = make_informer()
     started = asyncio.Event()
-    watching = asyncio.create_task(
-        kopf_adapter.watch(
-            informer,
-            server=str(api.server.make_url("")).rstrip("/"),
-            new_session=new_session,
-            on_started=started.set,
-        )
-    )
-    try:
+    async with watching(api, informer, on_started=started.set):
         await until(lambda: cache.count(AGENT) == 1 and cache.count(POD) == 1)
         assert started.is_set()
         key = await queue.get()
@@ -150,11 +161,6 @@ async def test_kopf_lists_watches_and_writes_nothing() -> None:
         api.events[POD.plural].put_nowait({"type": "DELETED", "object": obj(POD, "p", 121)})
         await until(lambda: cache.count(POD) == 0)
         assert await queue.get() == Key("ns", "geo")
-    finally:
-        watching.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await watching
-        await api.server.close()
     assert {method for method, _, _ in api.requests} == {"GET"}
     selectors = {path.split("/")[-1]: selector for _, path, selector in api.requests if "/" in path}
     assert selectors[POD.plural] == LABEL_AGENT
@@ -165,29 +171,16 @@ async def test_kopf_lists_watches_and_writes_nothing() -> None:
 @pytest.mark.parametrize("forgotten", [False, True])
 async def test_after_the_informers_list_the_watch_goes_on_from_its_version(*, forgotten: bool) -> None:
     api = ApiServer({})
-    await api.server.start_server()
     api.forgotten = forgotten
     informer, cache, _ = make_informer()
     kube = FakeApiServer()
     kube.add(obj(AGENT, "geo", 10))
     await informer.sync(kube.client())
     version = str(kube.version)
-    watching = asyncio.create_task(
-        kopf_adapter.watch(
-            informer,
-            server=str(api.server.make_url("")).rstrip("/"),
-            new_session=new_session,
-            on_started=lambda: None,
-        )
-    )
-    try:
+    async with watching(api, informer):
         await until(lambda: AGENT.plural in api.events)
         api.events[AGENT.plural].put_nowait({"type": "ADDED", "object": obj(AGENT, "new", 120)})
         await until(lambda: cache.count(AGENT) == 2)
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-        await api.server.close()
     lists = [parameters for plural, parameters in api.lists if plural == AGENT.plural]
     assert lists[0]["resourceVersion"] == version
     assert lists[0]["resourceVersionMatch"] == "Exact"
@@ -198,22 +191,9 @@ async def test_after_the_informers_list_the_watch_goes_on_from_its_version(*, fo
 
 async def test_in_namespaced_mode_nothing_is_listed_across_namespaces() -> None:
     api = ApiServer({})
-    await api.server.start_server()
     informer, _, _ = make_informer(["ns"])
-    watching = asyncio.create_task(
-        kopf_adapter.watch(
-            informer,
-            server=str(api.server.make_url("")).rstrip("/"),
-            new_session=new_session,
-            on_started=lambda: None,
-        )
-    )
-    try:
+    async with watching(api, informer):
         await until(lambda: len(api.events) == len(WATCHED))
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-        await api.server.close()
     plurals = {kind.plural for kind in WATCHED}
     listed = [path for _, path, _ in api.requests if path.split("/")[-1] in plurals]
     assert listed
